@@ -26,6 +26,10 @@ from rig.errors import HostError
 #: result depend on the shell it was started from.
 KEPT_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CACHE_HOME", "CCACHE_DIR", "SSL_CERT_FILE")
 
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+STDOUT = subprocess.STDOUT
+
 GRACE = 3.0  # seconds between TERM and KILL
 
 _GUARDIAN = """

@@ -1,0 +1,321 @@
+"""rig.yaml and KEY=VALUE overrides, validated into frozen models.
+
+Every refusal reads `file:line: what, expected what, did you mean`. The models below are the reference of the keys;
+`rig.yaml` at the project's root is the commented example.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from rig.errors import ConfigError
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=60)]  # becomes part of cell ids and of folder names
+Filesystem = Literal["tmpfs", "ext4", "xfs"]
+HUGEPAGE_MIB = 2  # x86-64's default huge page
+KEY_HELP = "see `rig.yaml` for an example of every key"
+
+_UNITS = {"": 1, "k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
+
+
+def mebibytes(value: object) -> object:
+    """Turn `512M`, `2G` or a bare number of MiB into whole MiB; anything else is left for pydantic to refuse."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", value.strip().lower())):
+        size = int(match[1]) * _UNITS[match[2]]
+        if size == int(size):
+            return int(size)
+        raise ValueError("a whole number of MiB")
+    return value
+
+
+def _tuple(value: object) -> object:
+    """Let a single word stand for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Mebibytes = Annotated[int, BeforeValidator(mebibytes)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+
+
+class Model(BaseModel):
+    """Frozen, and strangers are refused: a mistyped key must not be silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class KernelSource(Model):
+    """Where the base tree comes from."""
+
+    source: str = "debian:linux-source-6.12"
+    version: str | None = Field(None, description="refuse any other version of the source package or `make kernelversion`")
+
+
+class Machine(Model):
+    """A QEMU machine."""
+
+    name: Name = ""
+    cpus: int = Field(4, ge=1, le=64)
+    sockets: int = Field(1, ge=1, le=8)
+    nodes: int = Field(1, ge=1, le=8, description="NUMA nodes")
+    memory_mib: Mebibytes = Field(1024, ge=256, alias="memory")
+    hugepages: int = Field(0, ge=0, description="hugetlb pages of 2 MiB")
+    thp: Literal["always", "madvise", "never"] = "madvise"
+    shmem_thp: Literal["always", "within_size", "advise", "never"] = "never"
+    cmdline: Words = ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Machine:
+        if self.nodes > self.cpus:
+            raise ValueError(f"{self.nodes} NUMA nodes but only {self.cpus} CPUs; expected nodes <= cpus")
+        if self.cpus % self.sockets:
+            raise ValueError(f"{self.cpus} CPUs do not divide into {self.sockets} sockets; expected a divisor of cpus")
+        if self.memory_mib % self.nodes:
+            raise ValueError(f"{self.memory_mib} MiB do not divide into {self.nodes} NUMA nodes")
+        huge = self.hugepages * HUGEPAGE_MIB
+        if huge > self.memory_mib * 3 // 4:
+            raise ValueError(
+                f"{self.hugepages} huge pages take {huge} MiB of {self.memory_mib} MiB; "
+                f"expected at most {self.memory_mib * 3 // 4 // HUGEPAGE_MIB}, as the guest needs the rest"
+            )
+        return self
+
+
+class Workload(Model):
+    """A program of guest-workloads/ with its arguments."""
+
+    run: Name = ""
+    args: Mapping[str, str | int | float] = Field(default_factory=dict)
+    filesystems: tuple[Filesystem, ...] = Field(("tmpfs",), min_length=1)
+
+
+class Pattern(Model):
+    """Picks cells: each key is a glob, a missing key picks all."""
+
+    flavour: str = "*"
+    machine: str = "*"
+    workload: str = "*"
+    filesystem: str = "*"
+
+
+class Matrix(Model):
+    """How flavours, machines, workloads and file systems are combined."""
+
+    mode: Literal["product", "pairwise"] = "product"
+    include: tuple[Pattern, ...] = ()
+    exclude: tuple[Pattern, ...] = ()
+
+
+class Timeouts(Model):
+    """Deadlines in seconds. `boot` is for the first boot of a flavour; later ones are scaled from what it took."""
+
+    apply: float = Field(600, gt=0)
+    build: float = Field(7200, gt=0)
+    boot: float = Field(300, gt=0)
+    workload: float = Field(60, gt=0, description="past the budget, before a workload counts as hung")
+
+
+class Guest(Model):
+    """What the guest image holds beside busybox, dropbear and the workloads."""
+
+    binaries: Words = ()
+    disk_mib: Mebibytes = Field(512, ge=320, alias="disk")
+
+
+class Config(Model):
+    """A whole configuration; see rig.yaml."""
+
+    kernel: KernelSource = KernelSource()
+    series: str = ""
+    flavours: Mapping[Name, Words] = Field(default_factory=lambda: {"debug": ("base", "debug-vm")}, min_length=1)
+    machines: Mapping[Name, Machine] = Field(min_length=1)
+    workloads: Mapping[Name, Workload] = Field(min_length=1)
+    matrix: Matrix = Matrix()
+    select: Words = ("*",)
+    budget: float = Field(10, gt=0, description="seconds of workload time per trial")
+    trials: int = Field(1, ge=1, le=10_000)
+    seed: int = Field(1, ge=0, lt=2**31, description="trial i of every cell runs with seed + i, on base and patched")
+    timeouts: Timeouts = Timeouts()
+    accel: Literal["auto", "kvm", "tcg"] = "auto"
+    guest: Guest = Guest()
+    results: Path = Path("results")
+    store: Path = Path()
+    store_limit_mib: Mebibytes = Field(40 * 1024, ge=1024, alias="store_limit")
+    kconfigs: Path = Path("kconfigs")
+    guest_workloads: Path = Path("guest-workloads")
+
+    @model_validator(mode="after")
+    def _named(self) -> Config:
+        for name, machine in self.machines.items():
+            object.__setattr__(machine, "name", name)
+        for name, workload in self.workloads.items():
+            if not workload.run:
+                object.__setattr__(workload, "run", name)
+        for flavour, fragments in self.flavours.items():
+            if not fragments:
+                raise ValueError(f"flavour {flavour} has no Kconfig fragments; expected names of files in kconfigs/")
+        return self
+
+
+#: Short names that the command line knows for keys.
+ALIASES = {"out": "results", "flavour": "flavours", "machine": "machines", "workload": "workloads"}
+
+
+class _Positions:
+    """Remembers in which line each key of a YAML document stands."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: dict[tuple[str | int, ...], int] = {}
+
+    def where(self, path: Sequence[str | int]) -> str:
+        for length in range(len(path), -1, -1):
+            if (line := self.lines.get(tuple(path[:length]))) is not None:
+                return f"{self.file}:{line}"
+        return self.file
+
+    def read(self, node: yaml.Node | None, path: tuple[str | int, ...] = ()) -> Any:
+        """Turn a composed node into plain data, noting lines and refusing keys that stand twice."""
+        if node is None:
+            return {}
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            found: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key = str(key_node.value)
+                line = key_node.start_mark.line + 1
+                if key in found:
+                    raise ConfigError(f"{self.file}:{line}: {_dotted((*path, key))}: stands twice")
+                self.lines[(*path, key)] = line
+                found[key] = self.read(value_node, (*path, key))
+            return found
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(child, (*path, index)) for index, child in enumerate(node.value)]
+        return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]  # PyYAML's own gap
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _parse(text: str, name: str) -> tuple[Any, _Positions]:
+    positions = _Positions(name)
+    try:
+        return positions.read(yaml.compose(text, Loader=yaml.SafeLoader)), positions
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}", hint=KEY_HELP) from error
+    except yaml.YAMLError as error:  # e.g. control characters
+        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}", hint=KEY_HELP) from error
+
+
+def _put(data: dict[str, Any], override: str) -> tuple[str, ...]:
+    key, _, text = override.partition("=")
+    path = tuple(key.strip().split("."))
+    path = (ALIASES.get(path[0], path[0]), *path[1:])
+    value, _ = _parse(text, f"command line: {override}")
+    node = data
+    for part in path[:-1]:
+        below = node.get(part)
+        if below is None:
+            below = node[part] = {}
+        if not isinstance(below, dict):
+            raise ConfigError(f"command line: {override}: {part} is not a group of keys", hint=KEY_HELP)
+        node = below
+    node[path[-1]] = value if text.strip() else None
+    return path
+
+
+def _known_keys(path: Sequence[str | int]) -> tuple[str, ...]:
+    """Return the keys that are known at `path`, for `did you mean`."""
+    model: type[BaseModel] = Config
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        inner = next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        model = inner or model  # a name of a mapping or an index of a list stays at the model of its values
+    return tuple(field.alias or name for name, field in model.model_fields.items() if name != "name")
+
+
+def _explain(error: ErrorDetails) -> tuple[tuple[str | int, ...], str]:
+    path, kind = tuple(error["loc"]), error["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        return path, f"unknown key, expected one of {', '.join(known)}" + (f"; did you mean {close[0]!r}?" if close else "")
+    if kind == "value_error":
+        return path, str(error["ctx"]["error"])
+    if kind == "literal_error":
+        close = difflib.get_close_matches(str(error["input"]), re.findall(r"'([^']+)'", str(error["ctx"])), n=1, cutoff=0.5)
+        return path, f"{error['input']!r}, expected {error['ctx']['expected']}" + (f"; did you mean {close[0]!r}?" if close else "")
+    if kind in ("too_short", "missing"):
+        return path, "empty, expected at least one entry" if kind == "too_short" else "missing"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return path, f"{error['input']!r}: {message.replace('input should be', 'expected')}"
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and validate a configuration.
+
+    Relative paths in it are resolved against the folder of `path`. Raises ConfigError for anything that is not right,
+    one line per fault.
+    """
+    data: Any = {}
+    positions = _Positions("command line")
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file", hint="run in the project's root, or name one with -f FILE") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+        data, positions = _parse(text, path.name)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{positions.file}:1: {type(data).__name__}, expected keys and values", hint=KEY_HELP)
+    overridden = {_put(data, override): override for override in overrides}
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error, positions, overridden)), hint=KEY_HELP) from None
+    return _resolved(config, path.parent if path else Path.cwd())
+
+
+def _lines(error: ValidationError, positions: _Positions, overridden: Mapping[tuple[str, ...], str]) -> list[str]:
+    """Return one line per fault; pydantic's doubled reports (unions, aliases) are folded."""
+    lines: dict[str, None] = {}
+    for details in error.errors():
+        path, text = _explain(details)
+        source = next((o for p, o in overridden.items() if path[: len(p)] == p or p[: len(path)] == path and path), None)
+        where = f"command line: {source}" if source else positions.where(path)
+        lines[f"{where}: {_dotted(path)}: {text}" if path else f"{where}: {text}"] = None
+    return list(lines)
+
+
+def default_store() -> Path:
+    """Return where kernels are kept when the configuration does not say: below the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rig"
+
+
+def _resolved(config: Config, root: Path) -> Config:
+    root = root.resolve()
+    series = config.series
+    if series and not re.match(r"^(git:|lore:|b4:)", series) and ".." not in series.replace("../", ""):
+        series = str(root / series)
+    return config.model_copy(
+        update={
+            "results": root / config.results,
+            "kconfigs": root / config.kconfigs,
+            "guest_workloads": root / config.guest_workloads,
+            "store": (root / config.store.expanduser()) if config.store != Path() else default_store(),
+            "series": series,
+        }
+    )

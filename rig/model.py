@@ -1,0 +1,188 @@
+"""The words of the rig as data: what flows from one stage to the next.
+
+series, prefix, kernel, cell, trial, finding, status and verdict mean here exactly what they mean in the documents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Status(StrEnum):
+    """What became of a trial or of one case in it. A trial starts as LOST; only evidence changes that."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    CRASH = "CRASH"
+    TIMEOUT = "TIMEOUT"
+    SKIP = "SKIP"
+    LOST = "LOST"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+    @property
+    def bad(self) -> bool:
+        """Whether it counts against the kernel. LOST counts against the host, INCONCLUSIVE against nobody."""
+        return self in (Status.FAIL, Status.CRASH, Status.TIMEOUT)
+
+
+class Side(StrEnum):
+    """Which of the two kernels that are compared."""
+
+    BASE = "base"
+    PATCHED = "patched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One point of the matrix; run on the base and on the patched kernel alike."""
+
+    flavour: str
+    machine: str
+    workload: str
+    filesystem: str
+
+    @property
+    def id(self) -> str:
+        """`flavour/machine/workload/filesystem`, stable between runs."""
+        return f"{self.flavour}/{self.machine}/{self.workload}/{self.filesystem}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """A built prefix of the series in one flavour."""
+
+    prefix: int  # 0 is the base
+    flavour: str
+    commit: str
+    tree: str
+    config_hash: str
+    compiler: str
+    key: str  # under which the store keeps it
+    bzimage: Path
+    vmlinux: Path
+    config: Path
+    release: str  # `uname -r` of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something an oracle saw.
+
+    `title` is stable across runs; two findings with the same `signature` are the same bug.
+    """
+
+    oracle: str  # console, workload, taint or machine
+    kind: str  # bug, warning, oops, kasan, lockdep, bad-page, data, silent-hang, ...
+    title: str
+    signature: str
+    function: str | None = None
+    text: str = ""
+    first_line: int | None = None  # of the console log, counted from 1
+    last_line: int | None = None
+    fatal: bool = False  # the kernel cannot be trusted to go on after it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult:
+    """One KTAP case of a workload."""
+
+    name: str
+    status: Status
+    reason: str = ""
+    findings: tuple[Finding, ...] = ()
+    counters: tuple[tuple[str, int], ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestState:
+    """The machine as the guest itself reports it; what was asked for may differ."""
+
+    release: str
+    cpus: int
+    nodes: int
+    memory_kib: int
+    thp: str
+    shmem_thp: str
+    hugepages: int
+    hugepage_kib: int
+    taint: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds of wall time in the parts of a trial."""
+
+    boot: float = 0.0  # QEMU's start to the first SSH command done
+    workload: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """One execution of a cell on one kernel with one seed."""
+
+    cell: Cell
+    side: Side
+    prefix: int
+    tree: str
+    index: int  # counted from 0 within cell and side
+    seed: int
+    status: Status
+    reason: str  # one line: why this status
+    accelerator: str
+    started: str  # ISO 8601, UTC
+    evidence: str  # the trial's directory, relative to the run's
+    cases: tuple[CaseResult, ...] = ()
+    findings: tuple[Finding, ...] = ()  # all of them, those of the cases included, the first is the cause
+    guest: GuestState | None = None
+    timing: Timing = Timing()
+    params: tuple[tuple[str, str], ...] = ()  # what the workload drew from the seed
+
+
+class Judgement(StrEnum):
+    """Base against patched, over all trials."""
+
+    REGRESSION = "REGRESSION"
+    FIXED = "FIXED"
+    KNOWN = "KNOWN"
+    CLEAN = "CLEAN"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How often something was seen: `failures` of `trials`."""
+
+    failures: int
+    trials: int
+
+    def __str__(self) -> str:
+        return f"{self.failures}/{self.trials}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingVerdict:
+    """What the comparison says about one signature."""
+
+    signature: str
+    title: str
+    judgement: Judgement
+    base: Tally
+    patched: Tally
+    p_value: float  # Fisher's exact test, one-sided in the direction of the judgement
+    cells: tuple[str, ...]  # ids of the cells it was seen in
+    example: str  # evidence folder of the first trial that saw it
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The fold over a whole run."""
+
+    judgement: Judgement
+    sentence: str
+    findings: tuple[FindingVerdict, ...]
+    notes: tuple[str, ...] = ()  # lost trials, inconclusive cells, weak evidence
