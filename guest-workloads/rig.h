@@ -1,0 +1,894 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What every workload of the rig shares: options, the seeded random numbers,
+ * KTAP output, counters and findings in shared memory, worker processes with
+ * a deadline, and the stamps by which a page of a file proves what it is.
+ *
+ * A workload is one .c file: it describes itself in a struct rig_program,
+ * calls rig_start(), then for each case rig_case_begin(), rig_spawn() for its
+ * workers, rig_case_run() and rig_case_end(), and leaves through rig_finish().
+ *
+ * Exit codes: 0 pass, 1 fail, 4 everything skipped, 99 broken set-up.
+ */
+#ifndef RIG_H
+#define RIG_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RIG_EXIT_PASS	0
+#define RIG_EXIT_FAIL	1
+#define RIG_EXIT_SKIP	4
+#define RIG_EXIT_BROKEN	99
+
+#define RIG_MAX_WORKERS		256
+#define RIG_MAX_FINDINGS	64
+#define RIG_MAX_COUNTERS	16
+#define RIG_LINE		512
+
+/* After the first finding a case goes on for this long, for the detail. */
+#define RIG_ENCORE_NS		(250ll * 1000 * 1000)
+/* A worker that does not stop for this long is stuck, emulated CPUs or not. */
+#define RIG_STUCK_NS		(30ll * 1000 * 1000 * 1000)
+
+#define RIG_FAULT_AROUND	"/sys/kernel/debug/fault_around_bytes"
+
+#define rig_load(p)		__atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define rig_store(p, v)		__atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define rig_add(p, v)		__atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
+#define rig_min(a, b)		((a) < (b) ? (a) : (b))
+#define rig_max(a, b)		((a) > (b) ? (a) : (b))
+#define RIG_COUNT(array)	(sizeof(array) / sizeof((array)[0]))
+#define RIG_PRINTF(f, a)	__attribute__((__format__(printf, f, a)))
+
+/* ---- what the workload says about itself, and what it was asked ---- */
+
+struct rig_option {
+	const char *name;
+	const char *help;
+	long *value;		/* holds the default, -1 = drawn from the seed */
+	long min;
+	long max;
+};
+
+struct rig_program {
+	const char *name;
+	const char *about;
+	const char *cases;	/* one line of case names, for --help */
+	struct rig_option *options;
+	unsigned int nr_options;
+};
+
+static const struct rig_program *rig_program;
+static const char *rig_dir;
+static const char *rig_cases;
+static const char *rig_inject = "";
+static uint64_t rig_seed;
+static double rig_budget = 10.0;
+static bool rig_self_test;
+
+/* ---- shared memory: all that workers tell their parent ---- */
+
+struct rig_finding {
+	uint32_t ready;
+	const char *title;	/* static text: stable across runs and processes */
+	char detail[192];
+};
+
+struct rig_shared {
+	uint32_t stop;
+	uint32_t broken;
+	char broken_why[192];
+	uint32_t nr_findings;
+	int64_t first_finding_ns;
+	struct rig_finding findings[RIG_MAX_FINDINGS];
+	uint64_t counters[RIG_MAX_COUNTERS];
+};
+
+static struct rig_shared *rig_shared;
+
+static inline void *rig_share(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static inline int64_t rig_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
+
+/* ---- random numbers: splitmix64, so that a seed means the same everywhere ---- */
+
+struct rig_rng {
+	uint64_t state;
+};
+
+static inline uint64_t rig_mix(uint64_t x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9ull;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111ebull;
+	return x ^ x >> 31;
+}
+
+static inline uint64_t rig_random(struct rig_rng *rng)
+{
+	rng->state += 0x9e3779b97f4a7c15ull;
+	return rig_mix(rng->state);
+}
+
+/* Returns a number in [0, n). */
+static inline uint64_t rig_below(struct rig_rng *rng, uint64_t n)
+{
+	return n ? rig_random(rng) % n : 0;
+}
+
+/* A stream of its own for each name, so that leaving a case out changes no other. */
+static inline struct rig_rng rig_rng_for(const char *name, uint64_t salt)
+{
+	struct rig_rng rng = { .state = rig_mix(rig_seed + 0x2545f4914f6cdd1dull) };
+
+	for (; *name; name++)
+		rng.state = rig_mix(rng.state ^ (unsigned char)*name);
+	rng.state = rig_mix(rng.state + salt);
+	return rng;
+}
+
+#define rig_pick(rng, array)	((array)[rig_below(rng, RIG_COUNT(array))])
+
+/* ---- KTAP, mirrored to the kernel log so that it survives a panic ---- */
+
+static int rig_kmsg = -1;
+static unsigned int rig_nr_planned, rig_nr_done, rig_nr_failed, rig_nr_skipped;
+
+static inline void rig_vline(bool mirror, const char *prefix, const char *fmt, va_list ap)
+{
+	char text[RIG_LINE], line[RIG_LINE + 64];
+	char *p;
+	int n;
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	for (p = text; *p; p++)
+		if (*p == '\n')
+			*p = ' ';
+	printf("%s%s\n", prefix, text);
+	if (!mirror || rig_kmsg < 0)
+		return;
+	n = snprintf(line, sizeof(line), "<5>%s: %s%s\n", rig_program->name, prefix, text);
+	if (write(rig_kmsg, line, rig_min((size_t)n, sizeof(line) - 1)) < 0)
+		rig_kmsg = -1;	/* a courtesy: never let it fail the run */
+}
+
+static inline RIG_PRINTF(2, 3) void rig_line(bool mirror, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	rig_vline(mirror, "", fmt, ap);
+	va_end(ap);
+}
+
+static inline RIG_PRINTF(1, 2) void rig_diag(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	rig_vline(false, "# ", fmt, ap);
+	va_end(ap);
+}
+
+static inline void rig_param(const char *name, int64_t value)
+{
+	rig_diag("param %s=%" PRId64, name, value);
+}
+
+static inline void rig_kill_workers(void);
+
+/* The set-up is broken: not a verdict on the kernel. */
+static inline RIG_PRINTF(1, 2) void rig_bail(const char *fmt, ...)
+{
+	va_list ap;
+
+	rig_kill_workers();
+	va_start(ap, fmt);
+	rig_vline(true, "Bail out! ", fmt, ap);
+	va_end(ap);
+	exit(RIG_EXIT_BROKEN);
+}
+
+static inline void rig_plan(unsigned int nr)
+{
+	rig_nr_planned = nr;
+	rig_line(true, "KTAP version 1");
+	rig_line(true, "1..%u", nr);
+}
+
+static inline void rig_ok(const char *name)
+{
+	rig_line(true, "ok %u %s", ++rig_nr_done, name);
+}
+
+static inline void rig_not_ok(const char *name)
+{
+	rig_nr_failed++;
+	rig_line(true, "not ok %u %s", ++rig_nr_done, name);
+}
+
+static inline RIG_PRINTF(2, 3) void rig_skip(const char *name, const char *fmt, ...)
+{
+	char why[RIG_LINE / 2];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof(why), fmt, ap);
+	va_end(ap);
+	rig_nr_skipped++;
+	rig_line(true, "ok %u %s # SKIP %s", ++rig_nr_done, name, why);
+}
+
+static inline int rig_finish(void)
+{
+	if (rig_nr_done != rig_nr_planned)
+		rig_bail("%u cases planned, %u reported", rig_nr_planned, rig_nr_done);
+	if (rig_nr_failed)
+		return RIG_EXIT_FAIL;
+	return rig_nr_skipped == rig_nr_done ? RIG_EXIT_SKIP : RIG_EXIT_PASS;
+}
+
+/* ---- command line ---- */
+
+static inline void rig_help(void)
+{
+	const struct rig_program *p = rig_program;
+	unsigned int i;
+
+	printf("%s\n\n", p->about);
+	printf("usage: %s --dir DIR --seed N --budget SECONDS [--NAME VALUE ...]\n\n", p->name);
+	printf("  --dir DIR         writable directory on the file system under test\n");
+	printf("  --seed N          everything random is drawn from it and printed (0)\n");
+	printf("  --budget SECONDS  of all cases together, from 1 (10)\n");
+	printf("  --cases GLOB,...  only these cases\n");
+	for (i = 0; i < p->nr_options; i++)
+		printf("  --%-15s %s (%ld to %ld)\n", p->options[i].name, p->options[i].help,
+		       p->options[i].min, p->options[i].max);
+	printf("\ncases: %s\n", p->cases);
+	printf("\nWhat is not given is drawn from the seed. Output is KTAP version 1.\n");
+	printf("Exit: 0 pass, 1 fail, 4 all skipped, 99 broken set-up.\n");
+}
+
+static inline bool rig_parse_u64(const char *text, uint64_t *value)
+{
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return false;
+	errno = 0;
+	*value = strtoull(text, &end, 0);
+	return !errno && !*end;
+}
+
+static inline void rig_set_option(const char *name, const char *value)
+{
+	unsigned int i;
+	uint64_t n = 0;
+	char *end;
+
+	if (!strcmp(name, "dir")) {
+		rig_dir = value;
+	} else if (!strcmp(name, "cases")) {
+		rig_cases = value;
+	} else if (!strcmp(name, "inject")) {
+		/* for the tests of the oracles: lie about one thing, be caught */
+		rig_inject = value;
+	} else if (!strcmp(name, "seed")) {
+		if (!rig_parse_u64(value, &rig_seed))
+			rig_bail("--seed %s: not a number", value);
+	} else if (!strcmp(name, "budget")) {
+		rig_budget = strtod(value, &end);
+		if (end == value || *end || !(rig_budget >= 1 && rig_budget <= 86400))
+			rig_bail("--budget %s: want seconds, 1 to 86400", value);
+	} else {
+		for (i = 0; i < rig_program->nr_options; i++) {
+			struct rig_option *o = &rig_program->options[i];
+
+			if (strcmp(name, o->name))
+				continue;
+			if (!rig_parse_u64(value, &n) || n > (uint64_t)o->max ||
+			    (int64_t)n < o->min)
+				rig_bail("--%s %s: want %ld to %ld", name, value, o->min, o->max);
+			*o->value = n;
+			return;
+		}
+		rig_bail("unknown option --%s (see --help)", name);
+	}
+}
+
+static inline void rig_parse(int argc, char **argv)
+{
+	char name[64];
+	int i;
+
+	for (i = 1; i < argc; i++) {
+		const char *eq = strchr(argv[i], '=');
+		size_t len = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
+
+		if (!strcmp(argv[i], "--help")) {
+			rig_help();
+			exit(RIG_EXIT_PASS);
+		}
+		if (!strcmp(argv[i], "--self-test")) {
+			rig_self_test = true;
+			continue;
+		}
+		if (len < 3 || len >= sizeof(name) || strncmp(argv[i], "--", 2))
+			rig_bail("unknown argument %s (see --help)", argv[i]);
+		snprintf(name, sizeof(name), "%.*s", (int)len - 2, argv[i] + 2);
+		if (!eq && i + 1 >= argc)
+			rig_bail("--%s wants a value (see --help)", name);
+		rig_set_option(name, eq ? eq + 1 : argv[++i]);
+	}
+}
+
+/* True when the case was asked for; all are, without --cases. */
+static inline bool rig_wanted(const char *name)
+{
+	char globs[256], *glob, *save;
+
+	if (!rig_cases)
+		return true;
+	snprintf(globs, sizeof(globs), "%s", rig_cases);
+	for (glob = strtok_r(globs, ",", &save); glob; glob = strtok_r(NULL, ",", &save))
+		if (!fnmatch(glob, name, 0))
+			return true;
+	return false;
+}
+
+static inline void rig_start(const struct rig_program *program, int argc, char **argv)
+{
+	struct stat st;
+
+	rig_program = program;
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	rig_parse(argc, argv);
+	rig_shared = rig_share(sizeof(*rig_shared));
+	if (!rig_shared)
+		rig_bail("shared memory: %s", strerror(errno));
+	if (rig_self_test)
+		return;
+	if (!rig_dir)
+		rig_bail("--dir is missing (see --help)");
+	if (stat(rig_dir, &st) || !S_ISDIR(st.st_mode) || access(rig_dir, W_OK | X_OK))
+		rig_bail("--dir %s: not a writable directory", rig_dir);
+	rig_kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+}
+
+/* ---- findings and counters, from any worker ---- */
+
+static inline RIG_PRINTF(2, 3) void rig_found(const char *title, const char *fmt, ...)
+{
+	uint32_t i = rig_add(&rig_shared->nr_findings, 1);
+	int64_t none = 0;
+	va_list ap;
+
+	__atomic_compare_exchange_n(&rig_shared->first_finding_ns, &none, rig_now(), false,
+				    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	if (i >= RIG_MAX_FINDINGS)
+		return;
+	rig_shared->findings[i].title = title;
+	va_start(ap, fmt);
+	vsnprintf(rig_shared->findings[i].detail, sizeof(rig_shared->findings[i].detail), fmt, ap);
+	va_end(ap);
+	rig_store(&rig_shared->findings[i].ready, 1);
+}
+
+/* A worker cannot do its work for a reason that is not the kernel's: the parent bails out. */
+static inline RIG_PRINTF(1, 2) void rig_broken(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (rig_add(&rig_shared->broken, 1) == 0) {
+		va_start(ap, fmt);
+		vsnprintf(rig_shared->broken_why, sizeof(rig_shared->broken_why), fmt, ap);
+		va_end(ap);
+	}
+	rig_store(&rig_shared->stop, 1);
+}
+
+static inline bool rig_stopped(void)
+{
+	return rig_load(&rig_shared->stop);
+}
+
+static inline void rig_count(unsigned int counter, uint64_t n)
+{
+	if (n)
+		__atomic_fetch_add(&rig_shared->counters[counter], n, __ATOMIC_RELAXED);
+}
+
+/* ---- worker processes ---- */
+
+static pid_t rig_workers[RIG_MAX_WORKERS];
+static unsigned int rig_nr_workers;
+
+static inline void rig_kill_workers(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < rig_nr_workers; i++)
+		if (rig_workers[i] > 0)
+			kill(rig_workers[i], SIGKILL);
+}
+
+static inline void rig_block_sigchld(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+/* Waits for a child to end or for ns to pass: a wait with a deadline, not a sleep. */
+static inline void rig_wait_child(int64_t ns)
+{
+	struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigtimedwait(&set, NULL, &ts);
+}
+
+static inline pid_t rig_spawn(void (*fn)(void *), void *arg)
+{
+	pid_t parent = getpid(), pid;
+
+	if (rig_nr_workers == RIG_MAX_WORKERS)
+		rig_bail("more than %d workers", RIG_MAX_WORKERS);
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		rig_bail("fork: %s", strerror(errno));
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(1);
+		rig_nr_workers = 0;
+		fn(arg);
+		_exit(0);
+	}
+	rig_workers[rig_nr_workers++] = pid;
+	return pid;
+}
+
+/*
+ * A worker ended. Anything but a clean exit is a finding: a worker catches the
+ * signals that are legal, so what kills it is not. SIGKILL comes from outside
+ * (the OOM killer), which says nothing about the race.
+ */
+static inline void rig_judge_exit(pid_t pid, int status)
+{
+	if (WIFEXITED(status) && !WEXITSTATUS(status))
+		return;
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		rig_broken("worker %d was killed from outside (out of memory?)", (int)pid);
+	else if (WIFSIGNALED(status))
+		rig_found("worker process died of an unexpected signal", "pid %d, signal %d (%s)",
+			  (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else
+		rig_found("worker process ended with an unexpected status", "pid %d, status %#x",
+			  (int)pid, (unsigned int)status);
+}
+
+/* Returns how many workers still run. */
+static inline unsigned int rig_reap(void)
+{
+	unsigned int i, alive = 0;
+	int status;
+
+	for (i = 0; i < rig_nr_workers; i++) {
+		if (rig_workers[i] <= 0)
+			continue;
+		if (waitpid(rig_workers[i], &status, WNOHANG) == rig_workers[i]) {
+			rig_judge_exit(rig_workers[i], status);
+			rig_workers[i] = 0;
+		} else {
+			alive++;
+		}
+	}
+	return alive;
+}
+
+static inline void rig_case_begin(void)
+{
+	memset(rig_shared, 0, sizeof(*rig_shared));
+	rig_nr_workers = 0;
+	rig_block_sigchld();
+}
+
+/* Lets the workers run for ns, or until something is found; then stops and reaps them all. */
+static inline void rig_case_run(int64_t ns)
+{
+	const int64_t tick = 20ll * 1000 * 1000, start = rig_now();
+	int64_t now, first, stop_at = 0;
+	unsigned int alive;
+
+	while ((alive = rig_reap()) != 0) {
+		now = rig_now();
+		first = rig_load(&rig_shared->first_finding_ns);
+		if (now - start >= ns || (first && now - first >= RIG_ENCORE_NS))
+			rig_store(&rig_shared->stop, 1);
+		if (!stop_at && rig_stopped())
+			stop_at = now;
+		if (stop_at && now - stop_at >= RIG_STUCK_NS) {
+			rig_found("worker did not stop, stuck in the kernel",
+				  "%u of %u workers still there after %lld s", alive,
+				  rig_nr_workers, (long long)(RIG_STUCK_NS / 1000000000));
+			rig_kill_workers();
+			return;
+		}
+		rig_wait_child(tick);
+	}
+}
+
+/* Prints what was found, each title once with up to three details. Returns the number. */
+static inline unsigned int rig_print_findings(void)
+{
+	unsigned int i, j, shown, n = rig_min(rig_load(&rig_shared->nr_findings),
+					      (uint32_t)RIG_MAX_FINDINGS);
+
+	for (i = 0; i < n; i++) {
+		const struct rig_finding *f = &rig_shared->findings[i];
+
+		if (!rig_load(&f->ready))
+			continue;
+		for (j = 0; j < i; j++)
+			if (rig_shared->findings[j].title == f->title)
+				break;
+		if (j < i)
+			continue;
+		rig_line(true, "# finding: %s", f->title);
+		for (shown = 0, j = i; j < n && shown < 3; j++) {
+			if (rig_shared->findings[j].title != f->title ||
+			    !rig_load(&rig_shared->findings[j].ready))
+				continue;
+			rig_line(true, "# detail: %s", rig_shared->findings[j].detail);
+			shown++;
+		}
+	}
+	return rig_load(&rig_shared->nr_findings);
+}
+
+/* One gate: a case that did less than this has not exercised what it is for. */
+struct rig_gate {
+	unsigned int counter;
+	uint64_t least;
+};
+
+/* Folds findings, broken set-ups and gates into the one result line of the case. */
+static inline void rig_case_end(const char *name, const char *const *counters,
+				unsigned int nr_counters, const struct rig_gate *gates,
+				unsigned int nr_gates)
+{
+	unsigned int i, found;
+
+	for (i = 0; i < nr_counters; i++)
+		rig_diag("counter %s=%" PRIu64, counters[i], rig_shared->counters[i]);
+	found = rig_print_findings();
+	rig_diag("counter findings=%u", found);
+	if (found) {
+		rig_not_ok(name);
+		return;
+	}
+	if (rig_load(&rig_shared->broken))
+		rig_bail("%s: %s", name, rig_shared->broken_why);
+	for (i = 0; i < nr_gates; i++) {
+		uint64_t got = rig_shared->counters[gates[i].counter];
+
+		if (got >= gates[i].least)
+			continue;
+		rig_skip(name, "inconclusive: counter %s=%" PRIu64 " below %" PRIu64,
+			 counters[gates[i].counter], got, gates[i].least);
+		return;
+	}
+	rig_ok(name);
+}
+
+/* ---- the machine ---- */
+
+static inline unsigned int rig_cpus(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		return 1;
+	return rig_max(CPU_COUNT(&set), 1);
+}
+
+static inline long rig_read_long(const char *path, long otherwise)
+{
+	char text[64] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return otherwise;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	return n > 0 ? strtol(text, NULL, 0) : otherwise;
+}
+
+static inline bool rig_write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	close(fd);
+	return ok;
+}
+
+/* Sets fault_around_bytes where that is allowed, and says what is in force. */
+static inline void rig_fault_around(long bytes)
+{
+	char text[32];
+
+	if (bytes > 0) {
+		snprintf(text, sizeof(text), "%ld", bytes);
+		rig_write_text(RIG_FAULT_AROUND, text);
+	}
+	rig_diag("actual fault_around_bytes=%ld", rig_read_long(RIG_FAULT_AROUND, -1));
+}
+
+/* A file of the workload: has no name any more, and so cannot be left behind. */
+static inline int rig_open_file(const char *tag, unsigned int nr, int *direct_fd)
+{
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/rig-%s-%d-%u", rig_dir, tag, (int)getpid(), nr);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		rig_bail("%s: %s", path, strerror(errno));
+	if (direct_fd)
+		*direct_fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	unlink(path);
+	return fd;
+}
+
+static inline bool rig_pwrite_all(int fd, const void *buf, size_t len, off_t offset)
+{
+	const char *p = buf;
+
+	while (len) {
+		ssize_t n = pwrite(fd, p, len, offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		p += n;
+		len -= n;
+		offset += n;
+	}
+	return true;
+}
+
+static inline bool rig_pread_all(int fd, void *buf, size_t len, off_t offset)
+{
+	char *p = buf;
+
+	while (len) {
+		ssize_t n = pread(fd, p, len, offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		p += n;
+		len -= n;
+		offset += n;
+	}
+	return true;
+}
+
+/* ---- stamps ---- */
+
+#define RIG_PAGE	4096ul
+#define RIG_MAGIC	0x7269672d70616765ull
+
+enum rig_end { RIG_HEAD, RIG_TAIL, RIG_ENDS };
+
+/*
+ * At both ends of every page. The sum covers all other words, so a stamp that
+ * was caught half written is not whole and accuses nobody: emulated CPUs copy
+ * bytewise and may be interrupted for milliseconds in the middle of a word.
+ */
+struct rig_stamp {
+	uint64_t magic;
+	uint64_t generation;
+	uint64_t where;		/* page index and end of the page */
+	uint64_t sum;
+};
+
+static inline uint64_t rig_where(uint64_t index, enum rig_end end)
+{
+	return index << 1 | end;
+}
+
+static inline uint64_t rig_stamp_sum(const struct rig_stamp *s)
+{
+	return rig_mix(rig_mix(rig_mix(s->magic) + s->generation) + s->where) | 1;
+}
+
+static inline struct rig_stamp *rig_stamp_at(void *page, enum rig_end end)
+{
+	size_t offset = end == RIG_HEAD ? 0 : RIG_PAGE - sizeof(struct rig_stamp);
+
+	return (struct rig_stamp *)((char *)page + offset);
+}
+
+static inline void rig_stamp_write(struct rig_stamp *s, uint64_t generation, uint64_t index,
+				   enum rig_end end)
+{
+	struct rig_stamp new = { RIG_MAGIC, generation, rig_where(index, end), 0 };
+
+	new.sum = rig_stamp_sum(&new);
+	__atomic_store_n(&s->magic, new.magic, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->generation, new.generation, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->where, new.where, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->sum, new.sum, __ATOMIC_RELAXED);
+}
+
+static inline void rig_stamp_page(void *page, uint64_t generation, uint64_t index)
+{
+	rig_stamp_write(rig_stamp_at(page, RIG_HEAD), generation, index, RIG_HEAD);
+	rig_stamp_write(rig_stamp_at(page, RIG_TAIL), generation, index, RIG_TAIL);
+}
+
+static inline struct rig_stamp rig_stamp_read(const struct rig_stamp *s)
+{
+	struct rig_stamp copy;
+
+	copy.magic = __atomic_load_n(&s->magic, __ATOMIC_RELAXED);
+	copy.generation = __atomic_load_n(&s->generation, __ATOMIC_RELAXED);
+	copy.where = __atomic_load_n(&s->where, __ATOMIC_RELAXED);
+	copy.sum = __atomic_load_n(&s->sum, __ATOMIC_RELAXED);
+	return copy;
+}
+
+/* What a stamp is, before anyone asks whether it may be so. */
+enum rig_verdict {
+	RIG_LIVE,		/* whole, of this page, younger than the last removal */
+	RIG_ZERO,		/* all zero: a hole, where holes are legal */
+	RIG_TORN,		/* not whole: no evidence while a writer is at work */
+	RIG_STALE,		/* whole, and removed before the reader looked */
+	RIG_WRONG_PAGE,		/* whole, of another page */
+	RIG_FUTURE,		/* whole, of a generation that was never written */
+};
+
+static const char * const rig_verdict_names[] = {
+	"live", "zero", "torn", "stale", "wrong-page", "future",
+};
+
+/*
+ * dead: the youngest generation of this stamp that was removed before the
+ * reader looked; newest: the youngest that a writer can have begun to write
+ * by the time the reader had looked.
+ */
+static inline enum rig_verdict rig_judge(const struct rig_stamp *s, uint64_t index,
+					 enum rig_end end, uint64_t dead, uint64_t newest)
+{
+	if (!s->magic && !s->generation && !s->where && !s->sum)
+		return RIG_ZERO;
+	if (s->magic != RIG_MAGIC || s->sum != rig_stamp_sum(s))
+		return RIG_TORN;
+	if (s->where != rig_where(index, end))
+		return RIG_WRONG_PAGE;
+	if (s->generation > newest)
+		return RIG_FUTURE;
+	return s->generation <= dead ? RIG_STALE : RIG_LIVE;
+}
+
+static inline void rig_expect(const char *name, const struct rig_stamp *s, enum rig_verdict want)
+{
+	/* page 7, head; generations up to 5 are dead, up to 9 are written */
+	enum rig_verdict got = rig_judge(s, 7, RIG_HEAD, 5, 9);
+
+	rig_diag("judge %s=%s", name, rig_verdict_names[got]);
+	if (got == want)
+		rig_ok(name);
+	else
+		rig_not_ok(name);
+}
+
+#define RIG_NR_STAMP_CASES	12
+
+/* Feeds the judge what it must accept and what it must refuse. */
+static inline void rig_self_test_stamps(void)
+{
+	struct rig_stamp zero = { 0 }, old, new, s;
+
+	rig_stamp_write(&old, 5, 7, RIG_HEAD);
+	rig_stamp_write(&new, 6, 7, RIG_HEAD);
+	rig_expect("live", &new, RIG_LIVE);
+	rig_stamp_write(&s, 9, 7, RIG_HEAD);
+	rig_expect("newer", &s, RIG_LIVE);
+	rig_expect("zero", &zero, RIG_ZERO);
+	rig_expect("whole-stale", &old, RIG_STALE);
+	rig_stamp_write(&s, 1, 7, RIG_HEAD);
+	rig_expect("very-stale", &s, RIG_STALE);
+	s = new;
+	s.generation = old.generation;
+	rig_expect("torn-generation", &s, RIG_TORN);
+	s = new;
+	memcpy((char *)&s.generation + 4, (char *)&zero, 4);
+	s.sum = 0;
+	rig_expect("torn-half-written", &s, RIG_TORN);
+	s = zero;
+	s.magic = RIG_MAGIC;
+	rig_expect("torn-from-zero", &s, RIG_TORN);
+	memset(&s, 0xaa, sizeof(s));
+	rig_expect("poison", &s, RIG_TORN);
+	rig_stamp_write(&s, 6, 8, RIG_HEAD);
+	rig_expect("wrong-index", &s, RIG_WRONG_PAGE);
+	rig_stamp_write(&s, 6, 7, RIG_TAIL);
+	rig_expect("wrong-end", &s, RIG_WRONG_PAGE);
+	rig_stamp_write(&s, 10, 7, RIG_HEAD);
+	rig_expect("future", &s, RIG_FUTURE);
+}
+
+/* ---- SIGBUS: legal past the end of a file, so it is an answer, not an end ---- */
+
+static __thread sigjmp_buf rig_bus_env;
+static __thread volatile sig_atomic_t rig_bus_armed;
+
+static inline void rig_on_bus(int sig)
+{
+	if (rig_bus_armed)
+		siglongjmp(rig_bus_env, 1);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static inline void rig_catch_bus(void)
+{
+	struct sigaction sa = { .sa_handler = rig_on_bus, .sa_flags = SA_NODEFER };
+
+	sigaction(SIGBUS, &sa, NULL);
+}
+
+#endif /* RIG_H */

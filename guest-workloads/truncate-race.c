@@ -1,0 +1,891 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * truncate-race: fault-around against whatever takes pages out of the page cache.
+ *
+ * One mutator per file removes pages (hole punch, truncate, truncate to the
+ * middle of a page and extend, O_DIRECT write over cached pages) and writes
+ * them anew with the next generation. Mappers keep dropping their page tables
+ * and faulting the file back in, so that filemap_map_pages() runs over pages
+ * that are being removed. Private and shared mappings are cases of their own;
+ * truncate-cow has private mappings that also write.
+ *
+ * Legal outcomes of one read of a mapped page:
+ *   - a whole stamp of the right page, younger than the last removal that had
+ *     returned before the read began;
+ *   - zeroes, while the mutator is between removing and rewriting (a hole);
+ *   - a torn stamp, while the mutator is writing;
+ *   - SIGBUS, when the page is past an end of file that the mutator had not
+ *     yet published as extended again;
+ *   - in truncate-cow only: any private copy that was made since the last
+ *     truncation (so torn and zero stamps accuse nobody there).
+ * Everything else is a failure: data that was removed before the reader looked
+ * (stale), another page's data, zeroes or torn stamps while nobody writes,
+ * SIGBUS below the published end, and any page table entry present past the
+ * end of the file between truncate's return and the next extension.
+ *
+ * How a stale read is proved: the mutator finishes the removal, then
+ * release-stores the dead generation of each page; the reader acquire-loads it
+ * before its access. A whole stamp of a dead generation was therefore read
+ * through a mapping that outlived the removal.
+ *
+ * PASS means: rounds and collisions (faults while a removal was under way)
+ * were enough, and nothing of the above was seen. What it cannot see: damage
+ * that was unmapped again before anyone read it (the second unmap of truncate
+ * hides most), accounting errors (see the console), reordering that x86 does
+ * not do, anything on file systems that support none of the operations.
+ */
+#include "rig.h"
+
+#include <linux/falloc.h>
+#include <linux/magic.h>
+#include <pthread.h>
+
+#define MAX_PAGES	2048
+#define MAX_GROUPS	16
+#define MAX_MAPPERS	8
+#define MAX_THREADS	4
+#define PIECE_PAGES	512	/* most that one write covers */
+#define LOOK_PAGES	512	/* most that one look into a pagemap covers */
+
+#define PAGEMAP_PRESENT	(1ull << 63)
+#define PAGEMAP_FILE	(1ull << 61)
+
+enum op { OP_PUNCH, OP_TRUNCATE, OP_EXTEND, OP_DIRECT };
+
+static const char * const op_names[] = {
+	"hole punch", "truncate", "extend", "direct write",
+};
+
+struct race {
+	const char *name;
+	enum op op;
+	bool shared;
+	bool cow;		/* readers also write their private copies */
+	unsigned int weight;	/* share of the budget */
+};
+
+/* Hole punch unmaps once and direct writes invalidate: both show what truncate's second unmap hides. */
+static const struct race races[] = {
+	{ "punch-private", OP_PUNCH, false, false, 4 },
+	{ "direct-private", OP_DIRECT, false, false, 4 },
+	{ "truncate-private", OP_TRUNCATE, false, false, 2 },
+	{ "extend-private", OP_EXTEND, false, false, 2 },
+	{ "truncate-cow", OP_TRUNCATE, false, true, 1 },
+	{ "punch-shared", OP_PUNCH, true, false, 2 },
+	{ "direct-shared", OP_DIRECT, true, false, 2 },
+	{ "truncate-shared", OP_TRUNCATE, true, false, 1 },
+	{ "extend-shared", OP_EXTEND, true, false, 1 },
+};
+
+enum counter {
+	C_ROUNDS, C_REMOVED, C_COLLISIONS, C_READS, C_SWEEPS, C_FAULTS, C_SIGBUS, C_ZERO, C_TORN,
+	C_QUIET, C_LOOKS, NR_COUNTERS
+};
+
+static const char * const counter_names[NR_COUNTERS] = {
+	"rounds", "pages_removed", "collisions", "reads", "sweeps", "faults", "sigbus", "zero",
+	"torn", "quiet", "pagemap_entries",
+};
+
+/* What a seed decides, case by case. */
+struct plan {
+	long groups;
+	long mappers;
+	long threads;
+	long pages;
+	long align;		/* first page of the file that is mapped */
+	long stride;
+	long chunk;
+	long fill;
+	long linger;
+	long quiet;
+	long nice;
+	long remap;
+	long populate;
+	long fault_around;
+};
+
+static struct plan given = {
+	-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+};
+
+static struct rig_option options[] = {
+	{ "groups", "files, each with a mutator and mappers of its own", &given.groups,
+	  1, MAX_GROUPS },
+	{ "mappers", "processes that map each file", &given.mappers, 1, MAX_MAPPERS },
+	{ "threads", "threads in each of them", &given.threads, 1, MAX_THREADS },
+	{ "pages", "length of each file", &given.pages, 32, MAX_PAGES },
+	{ "align", "first page that is mapped", &given.align, 0, 16 },
+	{ "stride", "touch one page in so many", &given.stride, 1, 512 },
+	{ "chunk", "most pages that one operation removes", &given.chunk, 1, MAX_PAGES },
+	{ "fill", "pages in one write", &given.fill, 1, PIECE_PAGES },
+	{ "linger", "percent of sweeps that await the removal's end", &given.linger, 0, 100 },
+	{ "quiet", "rounds between phases without dropping", &given.quiet, 1, 100000 },
+	{ "nice", "of the mappers", &given.nice, 0, 19 },
+	{ "remap", "drop page tables by mmap, not madvise", &given.remap, 0, 1 },
+	{ "populate", "mappers fault through madvise; cache is refilled", &given.populate, 0, 1 },
+	{ "fault-around", "fault_around_bytes, 0 leaves it", &given.fault_around, 0, 2 << 20 },
+};
+
+static const struct rig_program program = {
+	.name = "truncate-race",
+	.about = "truncate-race: fault-around against the removal of pages from the page cache.\n"
+		 "Stale data after removal fails; SIGBUS past the end of the file is legal.",
+	.cases = "punch-private direct-private truncate-private extend-private truncate-cow\n"
+		 "       punch-shared direct-shared truncate-shared extend-shared",
+	.options = options,
+	.nr_options = RIG_COUNT(options),
+};
+
+/* One file, its mutator and its mappers; lives in shared memory. */
+struct group {
+	uint64_t seq;		/* odd while the file is in flux */
+	uint64_t newest;	/* youngest generation that anyone began to write */
+	uint64_t shrinks;	/* raised before the file gets shorter */
+	uint64_t valid_pages;	/* the file is at least this long */
+	uint64_t quiet;		/* not 0: mappers look, and do not drop */
+	uint64_t acks[MAX_MAPPERS][MAX_THREADS];
+	uint64_t addr[MAX_MAPPERS];
+	int pid[MAX_MAPPERS];
+	int fd;
+	int direct_fd;
+	unsigned int nr;
+	uint64_t dead[MAX_PAGES][RIG_ENDS];
+};
+
+struct mapper {
+	struct group *group;
+	unsigned int nr;
+	char *base;		/* where page `align` of the file is mapped */
+};
+
+struct reader {
+	struct mapper *mapper;
+	unsigned int nr;
+	struct rig_rng rng;
+	uint64_t counts[NR_COUNTERS];
+};
+
+static const struct race *race;
+static struct plan plan;
+static struct group *groups;
+static struct mapper mappers[MAX_GROUPS][MAX_MAPPERS];
+static bool eof_oracle;
+
+/* Titles are the same in every run; built once per case, before the workers exist. */
+static char title_stale[96], title_wrong[96], title_future[96], title_zero[96], title_torn[96];
+static char title_bus[96], title_eof[96], title_eof_cow[96];
+
+static void make_titles(void)
+{
+	const char *op = op_names[race->op], *kind = race->shared ? "shared" : "private";
+
+#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " after %s in a %s mapping", op, kind)
+	TITLE(title_stale, "stale data");
+	TITLE(title_wrong, "data of another page");
+	TITLE(title_future, "data that was never written");
+	TITLE(title_zero, "zeroes instead of data");
+	TITLE(title_torn, "corrupt data");
+	TITLE(title_bus, "SIGBUS below the end of the file");
+	TITLE(title_eof, "page mapped past the end of the file");
+	TITLE(title_eof_cow, "private copy left past the end of the file");
+#undef TITLE
+}
+
+/* ---- mappers ---- */
+
+static void map_file(struct mapper *m)
+{
+	size_t len = (plan.pages - plan.align) * RIG_PAGE;
+	int prot = PROT_READ | (race->cow ? PROT_WRITE : 0);
+	int flags = (race->shared ? MAP_SHARED : MAP_PRIVATE) | (m->base ? MAP_FIXED : 0);
+	char *p = mmap(m->base, len, prot, flags, m->group->fd, plan.align * RIG_PAGE);
+
+	if (p == MAP_FAILED) {
+		rig_broken("mmap: %s", strerror(errno));
+		_exit(0);
+	}
+	m->base = p;
+}
+
+static void drop(struct mapper *m)
+{
+	if (plan.remap)
+		map_file(m);
+	else if (madvise(m->base, (plan.pages - plan.align) * RIG_PAGE, MADV_DONTNEED))
+		rig_broken("madvise: %s", strerror(errno));
+}
+
+/* Returns false when the access ended in SIGBUS. */
+static __attribute__((__noinline__)) bool read_page(char *page, struct rig_stamp *out, bool write)
+{
+	if (sigsetjmp(rig_bus_env, 0)) {
+		rig_bus_armed = 0;
+		return false;
+	}
+	rig_bus_armed = 1;
+	if (write)
+		__atomic_fetch_add((uint64_t *)(page + RIG_PAGE / 2), 1, __ATOMIC_RELAXED);
+	out[RIG_HEAD] = rig_stamp_read(rig_stamp_at(page, RIG_HEAD));
+	out[RIG_TAIL] = rig_stamp_read(rig_stamp_at(page, RIG_TAIL));
+	rig_bus_armed = 0;
+	return true;
+}
+
+static void judge_page(struct reader *r, uint64_t index, const struct rig_stamp *seen,
+		       const uint64_t *dead, bool stable)
+{
+	struct group *g = r->mapper->group;
+	uint64_t newest = rig_load(&g->newest);
+	const char *title;
+	unsigned int end;
+
+	for (end = 0; end < RIG_ENDS; end++) {
+		title = NULL;
+		switch (rig_judge(&seen[end], index, end, dead[end], newest)) {
+		case RIG_LIVE:
+			break;
+		case RIG_ZERO:
+			r->counts[C_ZERO]++;
+			if (stable)
+				title = title_zero;
+			break;
+		case RIG_TORN:
+			r->counts[C_TORN]++;
+			if (stable)
+				title = title_torn;
+			break;
+		case RIG_STALE:
+			title = title_stale;
+			break;
+		case RIG_WRONG_PAGE:
+			title = title_wrong;
+			break;
+		case RIG_FUTURE:
+			title = title_future;
+			break;
+		}
+		if (title)
+			rig_found(title, "file %u page %" PRIu64 " %s: stamp generation %" PRIu64
+				  " where %#" PRIx64 ", dead %" PRIu64 ", newest %" PRIu64
+				  ", mapper %u thread %u",
+				  g->nr, index, end == RIG_HEAD ? "head" : "tail",
+				  seen[end].generation, seen[end].where, dead[end], newest,
+				  r->mapper->nr, r->nr);
+	}
+}
+
+static void check_page(struct reader *r, uint64_t index)
+{
+	struct group *g = r->mapper->group;
+	char *page = r->mapper->base + (index - plan.align) * RIG_PAGE;
+	bool write = race->cow && !rig_below(&r->rng, 4);
+	struct rig_stamp seen[RIG_ENDS];
+	uint64_t dead[RIG_ENDS], shrinks, valid, seq;
+	bool stable;
+
+	/* shrinks before valid_pages: the mutator writes them the other way round */
+	shrinks = rig_load(&g->shrinks);
+	valid = rig_load(&g->valid_pages);
+	seq = rig_load(&g->seq);
+	dead[RIG_HEAD] = rig_load(&g->dead[index][RIG_HEAD]);
+	dead[RIG_TAIL] = rig_load(&g->dead[index][RIG_TAIL]);
+	r->counts[C_READS]++;
+	if (!read_page(page, seen, write)) {
+		r->counts[C_SIGBUS]++;
+		if (index < valid && rig_load(&g->shrinks) == shrinks)
+			rig_found(title_bus, "file %u page %" PRIu64 ", at least %" PRIu64
+				  " pages long", g->nr, index, valid);
+		return;
+	}
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	stable = !(seq & 1) && rig_load(&g->seq) == seq && !race->cow;
+	judge_page(r, index, seen, dead, stable);
+}
+
+/* Faults the file in, one page in `stride`; counts the faults that met a removal. */
+static void touch(struct reader *r)
+{
+	struct group *g = r->mapper->group;
+	long first = rig_below(&r->rng, plan.stride), i;
+	uint64_t seq;
+
+	if (plan.populate && !race->cow) {
+		/* the kernel's own loop over the range: more faults in less time */
+		seq = rig_load(&g->seq);
+		madvise(r->mapper->base, (plan.pages - plan.align) * RIG_PAGE, MADV_POPULATE_READ);
+		if ((seq & 1) || rig_load(&g->seq) != seq)
+			r->counts[C_COLLISIONS]++;
+		return;
+	}
+	for (i = plan.align + first; i < plan.pages; i += plan.stride) {
+		seq = rig_load(&g->seq);
+		check_page(r, i);
+		if ((seq & 1) || rig_load(&g->seq) != seq)
+			r->counts[C_COLLISIONS]++;
+	}
+}
+
+static void sweep(struct reader *r)
+{
+	struct group *g = r->mapper->group;
+	uint64_t hold = rig_load(&g->quiet), seq;
+	long i;
+
+	if (!hold)
+		drop(r->mapper);
+	seq = rig_load(&g->seq);
+	touch(r);
+	r->counts[C_SWEEPS]++;
+	/* Only a removal leaves something to see: without one, go and meet the next. */
+	if (!hold && !(seq & 1) && rig_load(&g->seq) == seq)
+		return;
+	if ((long)rig_below(&r->rng, 100) < plan.linger) {
+		seq = rig_load(&g->seq);
+		while ((seq & 1) && rig_load(&g->seq) == seq && !rig_stopped())
+			sched_yield();
+	}
+	for (i = plan.align; i < plan.pages; i++)
+		check_page(r, i);
+	if (hold)
+		rig_store(&g->acks[r->mapper->nr][r->nr], hold);
+}
+
+static void *reader_main(void *arg)
+{
+	struct reader *r = arg;
+	unsigned int i;
+
+	while (!rig_stopped()) {
+		sweep(r);
+		for (i = 0; i < NR_COUNTERS; i++) {
+			rig_count(i, r->counts[i]);
+			r->counts[i] = 0;
+		}
+	}
+	return NULL;
+}
+
+static void mapper_main(void *arg)
+{
+	static struct reader readers[MAX_THREADS];
+	pthread_t threads[MAX_THREADS];
+	struct mapper *m = arg;
+	struct rusage ru;
+	long i;
+
+	rig_catch_bus();
+	if (plan.nice)
+		setpriority(PRIO_PROCESS, 0, plan.nice);
+	map_file(m);
+	m->group->pid[m->nr] = getpid();
+	rig_store(&m->group->addr[m->nr], (uint64_t)m->base);
+	for (i = 0; i < plan.threads; i++) {
+		readers[i].mapper = m;
+		readers[i].nr = i;
+		readers[i].rng = rig_rng_for(race->name, 1000 * m->group->nr + 10 * m->nr + i);
+		if (i && pthread_create(&threads[i], NULL, reader_main, &readers[i])) {
+			rig_broken("pthread_create failed");
+			return;
+		}
+	}
+	reader_main(&readers[0]);
+	for (i = 1; i < plan.threads; i++)
+		pthread_join(threads[i], NULL);
+	getrusage(RUSAGE_SELF, &ru);
+	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+}
+
+/* ---- mutators ---- */
+
+struct mutator {
+	struct group *group;
+	struct rig_rng rng;
+	char *buf;
+	uint64_t token;
+	int pagemap[MAX_MAPPERS];
+};
+
+static void stamp_buffer(struct mutator *m, long first, long nr)
+{
+	long i;
+
+	for (i = 0; i < nr; i++)
+		rig_stamp_page(m->buf + i * RIG_PAGE, m->group->newest, first + i);
+	if (!strcmp(rig_inject, "zero"))
+		memset(m->buf, 0, nr * RIG_PAGE);
+}
+
+/* Writes pages [first, end) anew; each write may make the file longer. */
+static void fill(struct mutator *m, long first, long end)
+{
+	struct group *g = m->group;
+	long n;
+
+	for (; first < end && !rig_load(&rig_shared->broken); first += n) {
+		n = rig_min(plan.fill, end - first);
+		stamp_buffer(m, first, n);
+		if (!rig_pwrite_all(g->fd, m->buf, n * RIG_PAGE, first * RIG_PAGE))
+			rig_broken("write: %s", strerror(errno));
+		if ((uint64_t)(first + n) > g->valid_pages)
+			rig_store(&g->valid_pages, first + n);
+	}
+}
+
+/* The removal of [first, end) has returned: from here on its data is dead. */
+static void bury(struct group *g, long first, long end)
+{
+	long i;
+
+	for (i = first; i < end; i++) {
+		rig_store(&g->dead[i][RIG_HEAD], g->newest);
+		rig_store(&g->dead[i][RIG_TAIL], g->newest);
+	}
+	rig_count(C_REMOVED, end - first);
+}
+
+/*
+ * Nothing can legally map a page past the end of the file between truncate's
+ * return and the next extension, and only this process extends.
+ */
+static void look_past_eof(struct mutator *m, long first)
+{
+	static uint64_t entries[LOOK_PAGES];
+	struct group *g = m->group;
+	long i, k, n;
+	ssize_t got;
+
+	if (!eof_oracle)
+		return;
+	first = rig_max(first, plan.align);
+	n = rig_min(plan.pages - first, LOOK_PAGES);
+	if (n <= 0)
+		return;
+	first += rig_below(&m->rng, plan.pages - first - n + 1);
+	for (k = 0; k < plan.mappers; k++) {
+		uint64_t vpn = g->addr[k] / RIG_PAGE + first - plan.align;
+
+		if (m->pagemap[k] < 0)
+			continue;
+		got = pread(m->pagemap[k], entries, n * 8, vpn * 8);
+		if (got < 0)
+			continue;	/* the mapper has ended */
+		rig_count(C_LOOKS, got / 8);
+		for (i = 0; i < got / 8; i++) {
+			if (!(entries[i] & PAGEMAP_PRESENT))
+				continue;
+			rig_found(entries[i] & PAGEMAP_FILE ? title_eof : title_eof_cow,
+				  "file %u page %ld, pagemap %#" PRIx64 ", mapper %ld",
+				  g->nr, first + i, entries[i], k);
+		}
+	}
+}
+
+static void shrink(struct mutator *m, off_t size)
+{
+	struct group *g = m->group;
+
+	/* valid_pages before shrinks: the readers load them the other way round */
+	rig_store(&g->valid_pages, size / RIG_PAGE);
+	rig_add(&g->shrinks, 1);
+	if (!strcmp(rig_inject, "eof"))
+		return;
+	if (ftruncate(g->fd, size))
+		rig_broken("ftruncate: %s", strerror(errno));
+}
+
+static void extend(struct mutator *m, off_t size)
+{
+	struct group *g = m->group;
+
+	if (!strcmp(rig_inject, "sigbus"))
+		rig_store(&g->valid_pages, plan.pages);
+	if (ftruncate(g->fd, size))
+		rig_broken("ftruncate: %s", strerror(errno));
+	rig_store(&g->valid_pages, size / RIG_PAGE);
+}
+
+static void round_punch(struct mutator *m, long first, long end)
+{
+	struct group *g = m->group;
+
+	if (strcmp(rig_inject, "stale") &&
+	    fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first * RIG_PAGE,
+		      (end - first) * RIG_PAGE))
+		rig_broken("fallocate: %s", strerror(errno));
+	bury(g, first, end);
+	rig_store(&g->newest, g->newest + 1);
+	fill(m, first, end);
+}
+
+static void round_truncate(struct mutator *m, long first)
+{
+	struct group *g = m->group;
+
+	shrink(m, first * RIG_PAGE);
+	bury(g, first, plan.pages);
+	look_past_eof(m, first);
+	rig_store(&g->newest, g->newest + 1);
+	fill(m, first, plan.pages);
+}
+
+/* The cut lies between the two stamps of page `first`: its tail dies, its head lives. */
+static void round_extend(struct mutator *m, long first)
+{
+	struct group *g = m->group;
+	const off_t full = plan.pages * RIG_PAGE;
+	off_t size = first * RIG_PAGE + 64 + rig_below(&m->rng, RIG_PAGE - 128);
+	unsigned int steps = rig_below(&m->rng, 3);
+
+	shrink(m, size);
+	rig_store(&g->dead[first][RIG_TAIL], g->newest);
+	bury(g, first + 1, plan.pages);
+	look_past_eof(m, first + 1);
+	while (steps--) {
+		size += rig_below(&m->rng, full - size);
+		extend(m, size);
+	}
+	extend(m, full);
+	rig_store(&g->newest, g->newest + 1);
+	fill(m, first, plan.pages);
+}
+
+static void round_direct(struct mutator *m, long first, long end)
+{
+	struct group *g = m->group;
+	uint64_t dead = g->newest;
+	long i;
+
+	rig_store(&g->newest, dead + 1);
+	stamp_buffer(m, first, end - first);
+	if (!rig_pwrite_all(g->direct_fd, m->buf, (end - first) * RIG_PAGE, first * RIG_PAGE))
+		rig_broken("direct write: %s", strerror(errno));
+	for (i = first; i < end; i++) {
+		rig_store(&g->dead[i][RIG_HEAD], dead);
+		rig_store(&g->dead[i][RIG_TAIL], dead);
+	}
+	rig_count(C_REMOVED, end - first);
+	if (plan.populate)
+		posix_fadvise(g->fd, first * RIG_PAGE, (end - first) * RIG_PAGE,
+			      POSIX_FADV_WILLNEED);
+}
+
+static void await_acks(struct group *g, uint64_t token)
+{
+	long i, k;
+
+	for (i = 0; i < plan.mappers; i++)
+		for (k = 0; k < plan.threads; k++)
+			while (rig_load(&g->acks[i][k]) != token && !rig_stopped())
+				sched_yield();
+}
+
+static void mutate_once(struct mutator *m, uint64_t nr)
+{
+	struct group *g = m->group;
+	bool quiet = nr % plan.quiet == 0, early = quiet && rig_below(&m->rng, 2);
+	long len = 1 + rig_below(&m->rng, rig_min(plan.chunk, plan.pages - 1));
+	long first;
+
+	/* Half of the time the most: long removals have the widest windows. */
+	if (rig_below(&m->rng, 2))
+		len = rig_min(plan.chunk, plan.pages - 1);
+	if (race->op == OP_DIRECT)
+		len = rig_min(len, PIECE_PAGES);
+	first = rig_below(&m->rng, plan.pages - len);
+	if (race->op == OP_TRUNCATE || race->op == OP_EXTEND)
+		first = plan.pages - len - 1;
+
+	if (early)
+		rig_store(&g->quiet, ++m->token);
+	rig_add(&g->seq, 1);
+	switch (race->op) {
+	case OP_PUNCH:
+		round_punch(m, first, first + len);
+		break;
+	case OP_TRUNCATE:
+		round_truncate(m, first);
+		break;
+	case OP_EXTEND:
+		round_extend(m, first);
+		break;
+	case OP_DIRECT:
+		round_direct(m, first, first + len);
+		break;
+	}
+	rig_add(&g->seq, 1);
+	rig_count(C_ROUNDS, 1);
+	if (quiet) {
+		rig_store(&g->quiet, ++m->token);
+		await_acks(g, m->token);
+		rig_store(&g->quiet, 0);
+		rig_count(C_QUIET, 1);
+	}
+}
+
+static void open_pagemaps(struct mutator *m)
+{
+	struct group *g = m->group;
+	char path[64];
+	long i;
+
+	for (i = 0; i < plan.mappers; i++) {
+		while (!rig_load(&g->addr[i]) && !rig_stopped())
+			sched_yield();
+		snprintf(path, sizeof(path), "/proc/%d/pagemap", g->pid[i]);
+		m->pagemap[i] = open(path, O_RDONLY | O_CLOEXEC);
+	}
+}
+
+static void mutator_main(void *arg)
+{
+	static struct mutator m;
+	uint64_t nr;
+
+	m.group = arg;
+	m.rng = rig_rng_for(race->name, 1000000 + m.group->nr);
+	m.buf = mmap(NULL, PIECE_PAGES * RIG_PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (m.buf == MAP_FAILED) {
+		rig_broken("mmap: %s", strerror(errno));
+		return;
+	}
+	open_pagemaps(&m);
+	for (nr = 1; !rig_stopped(); nr++)
+		mutate_once(&m, nr);
+}
+
+/* ---- cases ---- */
+
+/* tmpfs maps huge pages past the end of the file on purpose: no oracle there. */
+static bool huge_tmpfs(const struct statfs *fs)
+{
+	char line[1024], dev[32];
+	bool huge = false;
+	struct stat st;
+	FILE *f;
+
+	if (fs->f_type != TMPFS_MAGIC)
+		return false;
+	f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "r");
+	if (f) {
+		if (fgets(line, sizeof(line), f))
+			huge = strstr(line, "[force]");
+		fclose(f);
+	}
+	f = fopen("/proc/self/mountinfo", "r");
+	if (!f || stat(rig_dir, &st))
+		return true;
+	snprintf(dev, sizeof(dev), " %u:%u ", major(st.st_dev), minor(st.st_dev));
+	while (fgets(line, sizeof(line), f))
+		if (strstr(line, dev) && strstr(line, "huge=") && !strstr(line, "huge=never"))
+			huge = true;
+	fclose(f);
+	return huge;
+}
+
+/* Returns why the file system cannot do it, or NULL. */
+static const char *unsupported(const struct race *r)
+{
+	struct statfs fs;
+	const char *why = NULL;
+	int fd, direct_fd = -1;
+
+	if (statfs(rig_dir, &fs))
+		return "statfs failed";
+	if (r->op == OP_DIRECT && fs.f_type != EXT4_SUPER_MAGIC && fs.f_type != XFS_SUPER_MAGIC)
+		return "direct writes are only judged on ext4 and xfs";
+	fd = rig_open_file("probe", 0, r->op == OP_DIRECT ? &direct_fd : NULL);
+	if (r->op == OP_DIRECT && direct_fd < 0)
+		why = "O_DIRECT is refused";
+	if (r->op == OP_PUNCH &&
+	    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE))
+		why = "hole punch is refused";
+	if (direct_fd >= 0)
+		close(direct_fd);
+	close(fd);
+	return why;
+}
+
+/* Always draws everything in the same order: what is given on the command line shifts nothing else. */
+static void draw_plan(void)
+{
+	static const long pages[] = { 128, 256, 256, 512, 512, 1024 };
+	static const long strides[] = { 1, 4, 16, 16, 16, 32 };
+	static const long chunks[] = { 32, 64, 128, 256, 2048 };
+	static const long fills[] = { 1, 1, 4, 16, 64, 512 };
+	static const long lingers[] = { 0, 20, 50 };
+	static const long quiets[] = { 8, 32, 128 };
+	static const long nices[] = { 0, 5, 10 };
+	static const long arounds[] = { 16384, 65536, 65536, 65536, 65536, 2 << 20 };
+	struct rig_rng rng = rig_rng_for(race->name, 0);
+	struct plan p;
+
+	p.groups = rig_max(1, rig_min((long)rig_cpus() / 5, MAX_GROUPS));
+	p.mappers = 1 + rig_below(&rng, 3);
+	p.threads = 1 + rig_below(&rng, 3);
+	p.pages = rig_pick(&rng, pages);
+	p.align = rig_below(&rng, 17);
+	p.stride = rig_pick(&rng, strides);
+	p.chunk = rig_pick(&rng, chunks);
+	p.fill = rig_pick(&rng, fills);
+	p.linger = rig_pick(&rng, lingers);
+	p.quiet = rig_pick(&rng, quiets);
+	p.nice = rig_pick(&rng, nices);
+	p.remap = !rig_below(&rng, 4);
+	p.populate = !rig_below(&rng, 3);
+	p.fault_around = rig_pick(&rng, arounds);
+
+#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
+	TAKE(groups);
+	TAKE(mappers);
+	TAKE(threads);
+	TAKE(pages);
+	TAKE(align);
+	TAKE(stride);
+	TAKE(chunk);
+	TAKE(fill);
+	TAKE(linger);
+	TAKE(quiet);
+	TAKE(nice);
+	TAKE(remap);
+	TAKE(populate);
+	TAKE(fault_around);
+#undef TAKE
+}
+
+static void print_plan(void)
+{
+	rig_diag("case %s", race->name);
+	rig_param("groups", plan.groups);
+	rig_param("mappers", plan.mappers);
+	rig_param("threads", plan.threads);
+	rig_param("pages", plan.pages);
+	rig_param("align", plan.align);
+	rig_param("stride", plan.stride);
+	rig_param("chunk", plan.chunk);
+	rig_param("fill", plan.fill);
+	rig_param("linger", plan.linger);
+	rig_param("quiet", plan.quiet);
+	rig_param("nice", plan.nice);
+	rig_param("remap", plan.remap);
+	rig_param("populate", plan.populate);
+	rig_param("fault_around", plan.fault_around);
+}
+
+static void check_space(void)
+{
+	uint64_t want = 2ull * plan.groups * plan.pages * RIG_PAGE;
+	struct statfs fs;
+
+	if (statfs(rig_dir, &fs))
+		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
+	if ((uint64_t)fs.f_bavail * fs.f_bsize < want)
+		rig_bail("%s: less than %" PRIu64 " KiB free", rig_dir, want / 1024);
+	eof_oracle = !huge_tmpfs(&fs);
+}
+
+/* Every page of every file exists and is on the disk before the readers come. */
+static void make_files(void)
+{
+	static struct mutator m;
+	long i;
+
+	if (!m.buf)
+		m.buf = mmap(NULL, PIECE_PAGES * RIG_PAGE, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (m.buf == MAP_FAILED)
+		rig_bail("mmap: %s", strerror(errno));
+	memset(groups, 0, MAX_GROUPS * sizeof(*groups));
+	for (i = 0; i < plan.groups; i++) {
+		struct group *g = &groups[i];
+
+		g->nr = i;
+		g->newest = 1;
+		g->direct_fd = -1;
+		g->fd = rig_open_file("race", i, race->op == OP_DIRECT ? &g->direct_fd : NULL);
+		m.group = g;
+		fill(&m, 0, plan.pages);
+		if (race->op == OP_DIRECT)
+			fsync(g->fd);
+	}
+	if (rig_load(&rig_shared->broken))
+		rig_bail("%s", rig_shared->broken_why);
+}
+
+static void run_race(int64_t ns)
+{
+	/* 100 a second are the least that deserves the name; 200 are always enough */
+	uint64_t least = rig_max(20, rig_min(200, ns / 10000000));
+	const struct rig_gate gates[] = { { C_ROUNDS, least }, { C_COLLISIONS, least } };
+	long i, k;
+
+	draw_plan();
+	check_space();
+	print_plan();
+	rig_case_begin();
+	make_titles();
+	make_files();
+	rig_fault_around(plan.fault_around);
+	for (i = 0; i < plan.groups; i++) {
+		for (k = 0; k < plan.mappers; k++) {
+			mappers[i][k] = (struct mapper){ .group = &groups[i], .nr = k };
+			rig_spawn(mapper_main, &mappers[i][k]);
+		}
+	}
+	for (i = 0; i < plan.groups; i++)
+		rig_spawn(mutator_main, &groups[i]);
+	rig_case_run(ns);
+	for (i = 0; i < plan.groups; i++) {
+		close(groups[i].fd);
+		if (groups[i].direct_fd >= 0)
+			close(groups[i].direct_fd);
+	}
+	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+}
+
+static int self_test(void)
+{
+	rig_plan(RIG_NR_STAMP_CASES);
+	rig_self_test_stamps();
+	return rig_finish();
+}
+
+int main(int argc, char **argv)
+{
+	const char *why[RIG_COUNT(races)];
+	unsigned int i, nr = 0, weights = 0;
+	long around;
+
+	rig_start(&program, argc, argv);
+	if (rig_self_test)
+		return self_test();
+	for (i = 0; i < RIG_COUNT(races); i++)
+		nr += rig_wanted(races[i].name);
+	if (!nr)
+		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	groups = rig_share(MAX_GROUPS * sizeof(*groups));
+	if (!groups)
+		rig_bail("shared memory: %s", strerror(errno));
+
+	rig_plan(nr);
+	rig_diag("seed %" PRIu64, rig_seed);
+	rig_diag("cpus %u", rig_cpus());
+	around = rig_read_long(RIG_FAULT_AROUND, 0);
+	for (i = 0; i < RIG_COUNT(races); i++) {
+		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
+		if (rig_wanted(races[i].name) && !why[i])
+			weights += races[i].weight;
+	}
+	for (i = 0; i < RIG_COUNT(races); i++) {
+		race = &races[i];
+		if (!rig_wanted(race->name))
+			continue;
+		if (why[i])
+			rig_skip(race->name, "unsupported: %s", why[i]);
+		else
+			run_race(rig_budget * 1e9 * race->weight / weights);
+	}
+	rig_fault_around(around);
+	return rig_finish();
+}
