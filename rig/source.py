@@ -49,7 +49,10 @@ def repository(store: Store) -> Git:
     if not (path / "HEAD").exists():
         path.mkdir(exist_ok=True)
         Git(path)("init", "--quiet", "--bare")
+        # Sparse checkouts keep settings of their own, and then `bare` is a setting of the repository's own, too.
         Git(path)("config", "extensions.worktreeConfig", "true")
+        Git(path)("config", "--worktree", "core.bare", "true")
+        Git(path)("config", "--unset", "core.bare")
     return Git(path)
 
 

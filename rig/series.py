@@ -1,0 +1,317 @@
+"""Reading a patch series, and applying it: each prefix becomes a commit with a recorded tree.
+
+The series is applied in a worktree of the rig's own that holds only the files the series touches (a sparse checkout),
+with the semantics of `git am -3`. Committer and date are pinned, so the same patches on the same base give the same
+commits, and a second apply finds them by name.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from rig.errors import SeriesError
+from rig.git import IDENTITY, Git
+from rig.source import BaseTree, repository
+from rig.store import Store, digest
+
+_MAIL_START = re.compile(rb"^From \S+.*\d\d:\d\d:\d\d.*$", re.MULTILINE)
+_DIFF_START = re.compile(r"^(?:diff --git |--- \S)", re.MULTILINE)
+_HEADER_PATHS = re.compile(r"^(?:--- |\+\+\+ |rename (?:from|to) |copy (?:from|to) )(\"?.*?\"?)(?:\t.*)?$", re.MULTILINE)
+_NUMBERED = re.compile(r"\[[^\]]*?(\d+)/(\d+)\]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """One patch as a mail that `git am` takes."""
+
+    number: int  # from 1
+    name: str  # of the file, or of the mail in its mbox
+    subject: str  # without the [PATCH n/m] prefix
+    mail: bytes
+    paths: tuple[str, ...]  # that it touches, relative to the tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """An ordered list of patches."""
+
+    name: str
+    origin: str
+    patches: tuple[Patch, ...]
+
+    @property
+    def key(self) -> str:
+        """The identity of the series: the bytes of its patches in their order."""
+        return digest(*(patch.mail for patch in self.patches))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths that it touches, sorted."""
+        return tuple(sorted({path for patch in self.patches for path in patch.paths}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """The base plus the first `number` patches."""
+
+    number: int
+    commit: str
+    tree: str
+    subject: str  # of its last patch; "base" for prefix 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """A series on its base: prefixes 0 to N."""
+
+    base: BaseTree
+    series: Series
+    prefixes: tuple[Prefix, ...]
+
+    @property
+    def tip(self) -> Prefix:
+        """The base plus the whole series."""
+        return self.prefixes[-1]
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read(origin: str, *, source: str = "") -> Series:
+    """Read a series from a folder, an mbox, a single patch, or a git range (`git:REPO#A..B`, or `A..B` of the source).
+
+    Raises SeriesError when it is not there, empty, damaged, not text, or touches paths outside the tree.
+    """
+    if not origin:
+        raise SeriesError("no series is named", hint="series=FOLDER, MBOX, PATCH or git:REPO#A..B")
+    path = Path(origin).expanduser()
+    if path.exists():
+        mails = _folder(path) if path.is_dir() else _mails(path.read_bytes(), path.name)
+        name = path.name if path.is_dir() else path.stem
+    elif ".." in origin.rpartition("#")[2]:
+        mails, name = _range(origin, source)
+    else:
+        raise SeriesError(
+            f"series={origin}: no such folder, mbox or patch",
+            hint="patches/ holds examples; a git range is written git:REPO#A..B",
+        )
+    patches = tuple(_patch(number, name, mail) for number, (name, mail) in enumerate(mails, start=1))
+    if not patches:
+        raise SeriesError(f"series={origin}: holds no patch", hint="expected *.patch files as `git format-patch` writes them")
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "series"
+    return Series(name=clean[:60], origin=origin, patches=patches)
+
+
+def _folder(path: Path) -> list[tuple[str, bytes]]:
+    listing = path / "series"
+    if listing.is_file():  # quilt: order, and -p1 as we take it anyway
+        words = (line.split("#")[0].split() for line in listing.read_text(errors="replace").splitlines())
+        names = [line[0] for line in words if line]
+        for name in names:
+            if not (path / name).is_file() or ".." in PurePosixPath(name).parts or name.startswith("/"):
+                raise SeriesError(f"{listing}: names {name!r}, which is not a patch in the folder")
+        files = [path / name for name in names]
+    else:
+        files = sorted([*path.glob("*.patch"), *path.glob("*.mbox")])
+    return [mail for file in files for mail in _mails(file.read_bytes(), file.name)]
+
+
+def _mails(data: bytes, name: str) -> list[tuple[str, bytes]]:
+    """Split an mbox (or take a bare patch) and keep the mails that carry a diff, in the order of their numbers."""
+    if not data.strip():
+        raise SeriesError(f"{name}: the file is empty")
+    if b"\0" in data:
+        raise SeriesError(f"{name}: not a text file (NUL at byte {data.index(0)})")
+    starts = [match.start() for match in _MAIL_START.finditer(data)]
+    if data.startswith(b"From ") and (not starts or starts[0] != 0):
+        raise SeriesError(f"{name}: a damaged mbox (its first `From ` line has no date)")
+    if starts and starts[0] != 0 and data[: starts[0]].strip():
+        starts.insert(0, 0)
+    chunks = [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)] or [data]
+    kept = []
+    for index, chunk in enumerate(chunks, start=1):
+        label = name if len(chunks) == 1 else f"{name}#{index}"
+        mail = chunk if re.match(rb"(?:From |[A-Za-z-]+: )", chunk) else _bare(chunk, name)
+        text = _text(mail, label)
+        if _subject(mail).lower().startswith("re:") or not _DIFF_START.search(text):
+            continue  # a cover letter or an answer
+        kept.append((label, mail))
+    numbers = [_NUMBERED.search(_subject(mail, keep_prefix=True)) for _, mail in kept]
+    if len(kept) > 1 and all(numbers):  # an mbox from an archive is in order of arrival
+        kept = [pair for _, pair in sorted(zip(numbers, kept, strict=True), key=lambda item: int(item[0][1]))]  # type: ignore[index]
+    return kept
+
+
+def _bare(diff: bytes, name: str) -> bytes:
+    """Wrap a plain diff, such as quilt keeps, in the mail that `git am` wants."""
+    cut = re.search(rb"^(?:diff --git |--- |Index: )", diff, re.MULTILINE)
+    words, rest = (diff[: cut.start()], diff[cut.start() :]) if cut else (b"", diff)
+    subject = PurePosixPath(name).stem
+    head = f"From: {IDENTITY['GIT_AUTHOR_NAME']} <{IDENTITY['GIT_AUTHOR_EMAIL']}>\nDate: Sat, 1 Jan 2000 00:00:00 +0000\nSubject: {subject}\n\n"
+    return head.encode() + words.strip() + b"\n---\n" + rest
+
+
+def _text(mail: bytes, name: str) -> str:
+    try:
+        message = email.message_from_bytes(mail, policy=email.policy.default)
+        charset = message.get_content_charset() or "utf-8"
+        payload = message.get_payload(decode=True)
+        body = payload if isinstance(payload, bytes) else mail
+        body.decode(charset)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SeriesError(
+            f"{name}: not valid {error.encoding.upper()} at byte {error.start} (line {line} of its body)",
+            hint="save the patch as UTF-8, or declare its charset in a Content-Type header",
+        ) from None
+    except LookupError as error:
+        raise SeriesError(f"{name}: {error}") from None
+    if message.is_multipart():
+        raise SeriesError(f"{name}: a multipart mail", hint="save the patch as plain text, or take the mbox from the list's archive")
+    return body.decode(charset)
+
+
+def _subject(mail: bytes, *, keep_prefix: bool = False) -> str:
+    message = email.message_from_bytes(mail, policy=email.policy.default)
+    subject = " ".join(str(message.get("Subject", "")).split())
+    return subject if keep_prefix else re.sub(r"^(?:\[[^\]]*\]\s*)+", "", subject)
+
+
+def _patch(number: int, name: str, mail: bytes) -> Patch:
+    text = _text(mail, name)
+    diff = text[match.start() :] if (match := _DIFF_START.search(text)) else ""
+    if not re.search(r"^(?:@@ |GIT binary patch|rename |copy |new file mode |deleted file mode |old mode )", diff, re.MULTILINE):
+        raise SeriesError(f"{name}: a damaged patch (its diff has no hunk)")
+    return Patch(number=number, name=name, subject=_subject(mail) or name, mail=mail, paths=tuple(_touched(diff, name)))
+
+
+def _touched(diff: str, name: str) -> Iterator[str]:
+    seen = set()
+    for line in _headers(diff):
+        for raw in _header_paths(line):
+            path = raw[2:] if raw[:2] in ("a/", "b/") else raw
+            parts = PurePosixPath(path).parts
+            if path.startswith("/") or ".." in parts or ".git" in parts or not parts:
+                raise SeriesError(f"{name}: touches {path!r}, which is outside the tree", hint="the rig refuses such patches")
+            if path not in seen:
+                seen.add(path)
+                yield path
+
+
+def _headers(diff: str) -> Iterator[str]:
+    """Yield the header lines of a diff: hunks are counted over, as a removed line may look like a header."""
+    left_old = left_new = 0
+    for line in diff.splitlines():
+        if left_old > 0 or left_new > 0:
+            left_old -= line[:1] in ("-", " ", "")
+            left_new -= line[:1] in ("+", " ", "")
+            continue
+        if hunk := re.match(r"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@", line):
+            left_old, left_new = int(hunk[1] or 1), int(hunk[2] or 1)
+        else:
+            yield line
+
+
+def _header_paths(line: str) -> Iterator[str]:
+    if match := _HEADER_PATHS.match(line):
+        raw = match[1]
+        path = raw[1:-1].encode().decode("unicode_escape", "replace") if raw.startswith('"') else raw
+        if line.startswith(("rename", "copy")):
+            yield path
+        elif path != "/dev/null":
+            # The prefix is a/ or b/; a path without one is refused by `git am` in its own words.
+            yield path
+
+
+def _range(origin: str, source: str) -> tuple[list[tuple[str, bytes]], str]:
+    repo, _, span = origin.removeprefix("git:").rpartition("#")
+    repo = repo or source.removeprefix("git:").partition("#")[0]
+    local = Path(repo).expanduser()
+    if not repo or not local.exists() or span.startswith("-"):
+        raise SeriesError(f"series={origin}: no repository to take the range from", hint="write git:PATH#A..B")
+    done = Git(local.resolve()).run("format-patch", "--stdout", "--no-signature", "--no-renames", "--zero-commit", span, "--", timeout=120)
+    if not done.ok:
+        raise SeriesError(f"series={origin}: {(done.stderr.strip() or 'no such range').splitlines()[-1]}")
+    if not done.stdout.strip():
+        raise SeriesError(f"series={origin}: the range holds no commit")
+    return _mails(done.stdout.encode(), span), span.replace("..", "-to-")
+
+
+# -- applying ---------------------------------------------------------------------------------------------------------
+
+
+def apply(base: BaseTree, series: Series, store: Store) -> tuple[Applied, bool]:
+    """Return the prefixes of `series` on `base` and whether any work was done; they are kept in the store.
+
+    Raises SeriesError naming patch, file, hunk and base on a conflict, and leaves the tree for inspection.
+    """
+    git = repository(store)
+    place = f"refs/rig/series/{digest(base.commit, series.key)[:32]}"
+    commits = [base.commit, *(git.commit_of(f"{place}/{patch.number}") for patch in series.patches)]
+    fresh = None in commits
+    if fresh:
+        with store.lock("apply"):
+            commits = [base.commit, *_am(git, base, series, store)]
+            for number, commit in enumerate(commits[1:], start=1):
+                git("update-ref", f"{place}/{number}", str(commit))
+    known = [commit for commit in commits if commit is not None]
+    subjects = ["base", *(patch.subject for patch in series.patches)]
+    prefixes = tuple(
+        Prefix(number=number, commit=commit, tree=tree, subject=subject)
+        for number, (commit, tree, subject) in enumerate(zip(known, git.trees_of(known), subjects, strict=True))
+    )
+    return Applied(base=base, series=series, prefixes=prefixes), fresh
+
+
+def _am(git: Git, base: BaseTree, series: Series, store: Store) -> list[str]:
+    home = Path(tempfile.mkdtemp(prefix="apply-", dir=store.root / "work"))
+    tree = Git(home / series.name)
+    git("worktree", "add", "--quiet", "--detach", "--no-checkout", tree.at, base.commit)
+    patterns = "\n".join("/" + re.sub(r"([*?[\\ ])", r"\\\1", path) for path in series.paths)
+    tree("sparse-checkout", "set", "--no-cone", "--stdin", stdin=patterns.encode())
+    tree("checkout", "--quiet", "--detach", base.commit)
+    commits = []
+    for patch in series.patches:
+        done = tree.run("am", "-3", "--quiet", "--keep-non-patch", "--committer-date-is-author-date", stdin=patch.mail, env=_committer())
+        if not done.ok:
+            raise _conflict(tree, base, series, patch, done.stdout + done.stderr)
+        commits.append(tree("rev-parse", "HEAD"))
+    git("worktree", "remove", "--force", tree.at)
+    shutil.rmtree(home, ignore_errors=True)
+    return commits
+
+
+def _committer() -> dict[str, str]:
+    return {name: value for name, value in IDENTITY.items() if "COMMITTER" in name and not name.endswith("DATE")}
+
+
+def _conflict(tree: Git, base: BaseTree, series: Series, patch: Patch, words: str) -> SeriesError:
+    """Say which hunk of which file of which patch does not fit, by trying the patch without the three-way merge."""
+    shown = tree.run("am", "--show-current-patch=diff")
+    dry = tree.run("apply", "--check", "--verbose", "-", stdin=shown.stdout.encode()) if shown.ok else None
+    detail = (dry.stderr if dry else "") + words
+    failed = re.search(r"^error: patch failed: (.+):(\d+)$", detail, re.MULTILINE)
+    missing = re.search(r"^error: (.+): (does not exist in index|No such file or directory|already exists in index)", detail, re.MULTILINE)
+    merged = re.search(r"^CONFLICT \(.*?\): .* in (.+)$", words, re.MULTILINE)
+    if failed:
+        where = f"{failed[1]}, hunk at line {failed[2]}"
+    elif missing:
+        where = f"{missing[1]} {missing[2].replace(' in index', '').replace('No such file or directory', 'does not exist')}"
+    elif merged:
+        where = f"{merged[1]}"
+    else:
+        where = next((line for line in detail.splitlines() if line.startswith(("error:", "fatal:"))), "git am refused it")
+    return SeriesError(
+        f"patch {patch.number}/{len(series.patches)} ({patch.name}: {patch.subject!r}) does not apply to {base.source} "
+        f"({base.version}): {where}",
+        hint="rebase the series onto this base, or name the base it was made for with kernel.source=…; "
+        "`git am --show-current-patch=diff` in the tree shows the patch",
+        evidence=tree.at,
+    )

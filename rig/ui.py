@@ -1,0 +1,68 @@
+"""What the rig tells a person: plain lines in a pipe, one live line below them on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from rig.clock import Stopwatch, monotonic
+
+if TYPE_CHECKING:
+    from rich.status import Status as RichStatus
+
+_PIPE_INTERVAL = 20.0  # seconds between progress lines where no terminal shows a live one
+
+
+class Ui:
+    """Speaks on standard error; standard output is for what a program may want to read."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = not quiet and sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+        self._lock = threading.Lock()
+        self._status: RichStatus | None = None
+        self._last = 0.0
+        self._watch = Stopwatch()
+
+    def say(self, text: str) -> None:
+        """Print one line that stays."""
+        if self.quiet:
+            return
+        with self._lock:
+            if self._status is not None:
+                self._status.console.print(text, markup=False, highlight=False)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+    def stage(self, goal: str, text: str) -> None:
+        """Say what a goal does, as make does: `  BUILD  debug base`."""
+        self.say(f"  {goal.upper():<7} {text}")
+
+    def progress(self, text: str) -> None:
+        """Show what is going on right now; in a pipe now and then, on a terminal at once."""
+        if self.quiet:
+            return
+        if self.live:
+            with self._lock:
+                if self._status is None:
+                    from rich.console import Console
+
+                    self._status = Console(stderr=True).status("")
+                    self._status.start()
+                from rich.text import Text
+
+                self._status.update(Text(text))  # not markup: it may quote a guest
+        elif monotonic() - self._last > _PIPE_INTERVAL:
+            self._last = monotonic()
+            self.say(f"          … {text} ({self._watch.elapsed:.0f} s)")
+
+    def settle(self) -> None:
+        """Take the live line away."""
+        with self._lock:
+            if self._status is not None:
+                self._status.stop()
+                self._status = None
+        self._last = monotonic()
+        self._watch.lap()
