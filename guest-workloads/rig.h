@@ -64,7 +64,8 @@
 #define rig_min(a, b)		((a) < (b) ? (a) : (b))
 #define rig_max(a, b)		((a) > (b) ? (a) : (b))
 #define RIG_COUNT(array)	(sizeof(array) / sizeof((array)[0]))
-#define RIG_PRINTF(f, a)	__attribute__((__format__(printf, f, a)))
+#define RIG_ATTRIBUTE(a)	__attribute__((a))
+#define RIG_PRINTF(f, a)	RIG_ATTRIBUTE(__format__(printf, f, a))
 
 /* ---- what the workload says about itself, and what it was asked ---- */
 
@@ -874,11 +875,11 @@ static inline void rig_self_test_stamps(void)
 /* ---- SIGBUS: legal past the end of a file, so it is an answer, not an end ---- */
 
 static __thread sigjmp_buf rig_bus_env;
-static __thread volatile sig_atomic_t rig_bus_armed;
+static __thread uint32_t rig_bus_armed;
 
 static inline void rig_on_bus(int sig)
 {
-	if (rig_bus_armed)
+	if (rig_load(&rig_bus_armed))
 		siglongjmp(rig_bus_env, 1);
 	signal(sig, SIG_DFL);
 	raise(sig);

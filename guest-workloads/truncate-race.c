@@ -217,18 +217,18 @@ static void drop(struct mapper *m)
 }
 
 /* Returns false when the access ended in SIGBUS. */
-static __attribute__((__noinline__)) bool read_page(char *page, struct rig_stamp *out, bool write)
+static bool read_page(char *page, struct rig_stamp *out, bool write)
 {
 	if (sigsetjmp(rig_bus_env, 0)) {
-		rig_bus_armed = 0;
+		rig_store(&rig_bus_armed, 0);
 		return false;
 	}
-	rig_bus_armed = 1;
+	rig_store(&rig_bus_armed, 1);
 	if (write)
 		__atomic_fetch_add((uint64_t *)(page + RIG_PAGE / 2), 1, __ATOMIC_RELAXED);
 	out[RIG_HEAD] = rig_stamp_read(rig_stamp_at(page, RIG_HEAD));
 	out[RIG_TAIL] = rig_stamp_read(rig_stamp_at(page, RIG_TAIL));
-	rig_bus_armed = 0;
+	rig_store(&rig_bus_armed, 0);
 	return true;
 }
 
