@@ -82,6 +82,8 @@ class Finding:
     first_line: int | None = None  # of the console log, counted from 1
     last_line: int | None = None
     fatal: bool = False  # the kernel cannot be trusted to go on after it
+    echo: bool = False  # came after a fatal one, which most likely caused it
+    corrupted: bool = False  # cut short or mixed with other output: title and function are a guess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,9 @@ class FindingVerdict:
     cells: tuple[str, ...]  # ids of the cells it was seen in
     example: str  # evidence folder of the first trial that saw it
     sentence: str
+    kind: str = ""
+    base_there: Tally = Tally(failures=0, trials=0)  # over `cells` alone
+    patched_there: Tally = Tally(failures=0, trials=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
