@@ -51,8 +51,6 @@ _TEXTS = {
         "sys /sys sysfs defaults 0 0\n"
         "pts /dev/pts devpts mode=620,ptmxmode=666 0 0\n"
         "shm /dev/shm tmpfs mode=1777 0 0\n"
-        "run /run tmpfs mode=755 0 0\n"
-        "tmp /tmp tmpfs mode=1777 0 0\n"
         "debug /sys/kernel/debug debugfs nofail 0 0\n"
         "trace /sys/kernel/tracing tracefs nofail 0 0\n"
     ),

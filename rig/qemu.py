@@ -78,9 +78,13 @@ class Wiring:
     qmp: str | None  # None: no QMP, and the guest starts at once instead of waiting for `cont`
 
     @classmethod
-    def sockets(cls, console: int, channel: int, qmp: int) -> Wiring:
-        """Connected sockets that QEMU inherits under these numbers: no path, no port, no race, and nobody else's."""
-        return cls(console=f"socket,fd={console}", channel=f"socket,fd={channel}", qmp=f"socket,fd={qmp}")
+    def inherited(cls, channel: int, qmp: int) -> Wiring:
+        """Connected sockets that QEMU inherits under these numbers: no path, no port, no race, and nobody else's.
+
+        The console is QEMU's standard input and output, for which the rig uses pipes: QEMU writes it byte by byte, and
+        a pipe holds 64 Ki of such writes where a socket is full after 300, at which the guest would be stalled.
+        """
+        return cls(console="stdio,signal=off", channel=f"socket,fd={channel}", qmp=f"socket,fd={qmp}")
 
 
 #: For a person at a terminal: the console on standard output (Ctrl-A X ends QEMU), init's messages dropped.

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
-from rig.clock import Deadline, Stopwatch
+from rig.clock import Deadline, Stopwatch, sleep
 from rig.consolelog import DEFAULT_CAP, ConsoleLog
 from rig.errors import HostError
 from rig.proc import Child
@@ -28,6 +28,9 @@ from rig.qmp import Qmp, QmpError, QmpEvent
 
 #: Seconds QEMU has to answer on QMP before any guest code runs. A loaded host needs one; a broken one never does it.
 START_SECONDS = 30.0
+
+#: Seconds between two reads of output. QEMU writes byte by byte; a wake-up for each would take a core from the guest.
+BREATH = 0.004
 
 
 class EndKind(StrEnum):
@@ -135,7 +138,6 @@ class Vm:
             path = getattr(spec, name)
             if path is not None and not os.access(path, os.R_OK):
                 raise HostError(f"{path}: the machine's {name} cannot be read")
-        command = argv(spec)
         (directory / "qemu.cmd").write_text(
             "#!/bin/sh\n# The machine of this directory, its console on this terminal: Ctrl-A X ends it.\n"
             f"exec {shlex.join(argv(spec, TERMINAL))}\n"
@@ -144,16 +146,29 @@ class Vm:
         self.console = ConsoleLog(directory / "console.log", cap=console_cap, on_bytes=on_console)
         self.channel = ConsoleLog(directory / "channel.log", cap=1 << 20, on_bytes=self._on_channel)
         with ExitStack() as theirs:
-            pairs = [socket.socketpair() for _ in range(4)]
-            (self._console_socket, console), (self._channel_socket, channel), (self._qmp_socket, qmp) = pairs[:3]
-            self._wake, self._waker = pairs[3]
-            for end in (console, channel, qmp):
+            self._channel_socket, channel = socket.socketpair()
+            self._qmp_socket, qmp = socket.socketpair()
+            self._wake, self._waker = socket.socketpair()
+            for end in (channel, qmp):
                 theirs.callback(end.close)
-            numbers = (console.fileno(), channel.fileno(), qmp.fileno())
-            command = argv(spec, Wiring.sockets(*numbers))
+            stdin, self._keyboard = os.pipe()
+            self._screen, stdout = os.pipe()
+            for number in (stdin, stdout):
+                theirs.callback(os.close, number)
+            os.set_blocking(self._screen, False)
+            self._channel_socket.setblocking(False)
+            self._pipes = [self._keyboard, self._screen]
             stderr = theirs.enter_context((directory / "qemu.stderr").open("wb"))
+            numbers = (channel.fileno(), qmp.fileno())
             # TMPDIR: where QEMU keeps what the guest writes to its disk (unlinked at once).
-            self._child = Child(command, stderr=stderr, pass_fds=numbers, env={"TMPDIR": str(directory)})
+            self._child = Child(
+                argv(spec, Wiring.inherited(*numbers)),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=numbers,
+                env={"TMPDIR": str(directory)},
+            )
         self._thread = threading.Thread(target=self._monitor, name="rig-vm", daemon=True)
         self._thread.start()
 
@@ -238,7 +253,7 @@ class Vm:
         """
         with suppress(QmpError, OSError):
             self.qmp("chardev-send-break", {"id": "console"})
-            self._console_socket.send(key.encode())
+            os.write(self._keyboard, key.encode())
 
     def stop(self) -> VmEnd:
         """End the machine if it still runs, and return how it ended. May be called more than once."""
@@ -272,8 +287,10 @@ class Vm:
         self._thread.join()
         if self._qmp is not None:
             self._qmp.close()
-        for end in (self._console_socket, self._channel_socket, self._qmp_socket, self._wake, self._waker):
+        for end in (self._channel_socket, self._qmp_socket, self._wake, self._waker):
             end.close()
+        while self._pipes:
+            os.close(self._pipes.pop())
         self.console.close()
         self.channel.close()
 
@@ -306,25 +323,26 @@ class Vm:
     def _monitor(self) -> None:
         """Wait for output and for the end; runs in the machine's thread."""
         pidfd = os.pidfd_open(self._child.pid)
-        logs = {self._console_socket: self.console, self._channel_socket: self.channel}
+        wake, channel = self._wake.fileno(), self._channel_socket.fileno()
+        logs = {self._screen: self.console, channel: self.channel}
         try:
             with selectors.DefaultSelector() as selector:
-                selector.register(pidfd, selectors.EVENT_READ)
-                for end in (*logs, self._wake):
-                    end.setblocking(False)
-                    selector.register(end, selectors.EVENT_READ)
+                for number in (pidfd, wake, *logs):
+                    selector.register(number, selectors.EVENT_READ)
                 exited = False
                 while not exited:
                     for key, _ in selector.select():
-                        if key.fileobj == pidfd:
+                        if key.fd == pidfd:
                             exited = True
-                        elif key.fileobj is self._wake:
+                        elif key.fd == wake:
                             self._wake.recv(64)
                             self._check_frozen()
-                        elif isinstance(key.fileobj, socket.socket) and not _pump(key.fileobj, logs[key.fileobj]):
-                            selector.unregister(key.fileobj)
-            for end, log in logs.items():
-                while _pump(end, log):
+                        elif not _pump(key.fd, logs[key.fd]):
+                            selector.unregister(key.fd)
+                    if not exited:
+                        sleep(BREATH)
+            for number, log in logs.items():
+                while _pump(number, log):
                     pass
         except OSError as error:
             self._frozen = f"the rig cannot keep the machine's output: {error.strerror}"
@@ -365,10 +383,10 @@ class Vm:
         return ""
 
 
-def _pump(source: socket.socket, log: ConsoleLog) -> bool:
+def _pump(source: int, log: ConsoleLog) -> bool:
     """Move one chunk from `source` to `log`; False when there is nothing (more) to come."""
     try:
-        chunk = source.recv(1 << 16)
+        chunk = os.read(source, 1 << 16)
     except (BlockingIOError, ConnectionError):
         return False
     if chunk:
