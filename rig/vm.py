@@ -7,6 +7,7 @@ cannot start QEMU raises.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import selectors
 import shlex
@@ -31,6 +32,12 @@ START_SECONDS = 30.0
 
 #: Seconds between two reads of output. QEMU writes byte by byte; a wake-up for each would take a core from the guest.
 BREATH = 0.004
+
+#: Bytes of output read at once: all that a pipe may hold.
+GULP = 1 << 20
+
+#: Most that is kept of what init and sshd say, in bytes.
+CHANNEL_CAP = 1 << 20
 
 
 class EndKind(StrEnum):
@@ -143,21 +150,20 @@ class Vm:
             f"exec {shlex.join(argv(spec, TERMINAL))}\n"
         )
         (directory / "qemu.cmd").chmod(0o755)
-        self.console = ConsoleLog(directory / "console.log", cap=console_cap, on_bytes=on_console)
-        self.channel = ConsoleLog(directory / "channel.log", cap=1 << 20, on_bytes=self._on_channel)
-        with ExitStack() as theirs:
-            self._channel_socket, channel = socket.socketpair()
-            self._qmp_socket, qmp = socket.socketpair()
-            self._wake, self._waker = socket.socketpair()
-            for end in (channel, qmp):
-                theirs.callback(end.close)
-            stdin, self._keyboard = os.pipe()
-            self._screen, stdout = os.pipe()
-            for number in (stdin, stdout):
-                theirs.callback(os.close, number)
+        with ExitStack() as mine, ExitStack() as theirs:
+            self.console = mine.enter_context(
+                ConsoleLog(directory / "console.log", cap=console_cap, on_bytes=on_console)
+            )
+            self.channel = mine.enter_context(
+                ConsoleLog(directory / "channel.log", cap=CHANNEL_CAP, on_bytes=self._on_channel)
+            )
+            self._channel_socket, channel = _pair(mine, theirs)
+            self._qmp_socket, qmp = _pair(mine, theirs)
+            self._wake, self._waker = _pair(mine, mine)
+            stdin, self._keyboard = _pipe(reader=theirs, writer=mine)
+            self._screen, stdout = _pipe(reader=mine, writer=theirs)
             os.set_blocking(self._screen, False)
             self._channel_socket.setblocking(False)
-            self._pipes = [self._keyboard, self._screen]
             stderr = theirs.enter_context((directory / "qemu.stderr").open("wb"))
             numbers = (channel.fileno(), qmp.fileno())
             # TMPDIR: where QEMU keeps what the guest writes to its disk (unlinked at once).
@@ -169,6 +175,7 @@ class Vm:
                 pass_fds=numbers,
                 env={"TMPDIR": str(directory)},
             )
+            self._open = mine.pop_all()
         self._thread = threading.Thread(target=self._monitor, name="rig-vm", daemon=True)
         self._thread.start()
 
@@ -287,12 +294,7 @@ class Vm:
         self._thread.join()
         if self._qmp is not None:
             self._qmp.close()
-        for end in (self._channel_socket, self._qmp_socket, self._wake, self._waker):
-            end.close()
-        while self._pipes:
-            os.close(self._pipes.pop())
-        self.console.close()
-        self.channel.close()
+        self._open.close()
 
     def _on_event(self, event: QmpEvent) -> None:
         if event.name == "SHUTDOWN":
@@ -367,7 +369,7 @@ class Vm:
             self._qmp.closed.wait(1.0)  # the reason of the shutdown may still be on its way
         reason = "" if self._shutdown is None else str(self._shutdown.data.get("reason", ""))
         kind, detail = classify(reason=reason, status=status, frozen=self._frozen, killed=self._killed)
-        self.console.close()
+        self.console.close()  # whole before anybody is told of the end
         self.channel.close()
         self.end = VmEnd(
             kind=kind, detail=detail, status=status, stderr=self._stderr(), last_line=self.console.last_line
@@ -383,10 +385,28 @@ class Vm:
         return ""
 
 
+def _pair(one: ExitStack, other: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """A socket pair whose ends are closed by `one` and `other`."""
+    first, second = socket.socketpair()
+    one.callback(first.close)
+    other.callback(second.close)
+    return first, second
+
+
+def _pipe(*, reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """A pipe, as large as an ordinary user may have one, whose ends are closed by `reader` and `writer`."""
+    source, sink = os.pipe()
+    reader.callback(os.close, source)
+    writer.callback(os.close, sink)
+    with suppress(OSError):
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, GULP)
+    return source, sink
+
+
 def _pump(source: int, log: ConsoleLog) -> bool:
     """Move one chunk from `source` to `log`; False when there is nothing (more) to come."""
     try:
-        chunk = os.read(source, 1 << 16)
+        chunk = os.read(source, GULP)
     except (BlockingIOError, ConnectionError):
         return False
     if chunk:
