@@ -1,13 +1,15 @@
 """Reads KTAP version 1, the protocol in which workloads report.
 
-A case that was promised by the plan and did not report is not a pass: it comes out as LOST, under the name `case-<i>`,
-and the oracles say what became of it. The stream was written by a guest that may be breaking down, so every length and
-count here has a bound, and nothing in the stream can raise.
+A case that was promised by the plan and did not report is not a pass: it comes out as LOST, under the name that it
+announced or else `case-<i>`, and the oracles say what became of it. The stream was written by a guest that may be
+breaking down, so every length and count here has a bound, and nothing in the stream can raise.
 
 The rig's workloads say more in diagnostic lines ahead of a case's result::
 
-    # param KEY VALUE       what was drawn from the seed
-    # counter KEY INTEGER   how often something happened
+    # case NAME             this case begins; should it never report, this is what it is called
+    # param KEY=VALUE       what was drawn from the seed
+    # actual KEY=VALUE      what the guest made of it; becomes the parameter actual.KEY
+    # counter KEY=INTEGER   how often something happened
     # seconds NUMBER        wall time of the case
     # finding: TITLE        what it accuses the kernel of, stable between runs
     # detail: TEXT          evidence for the latest finding, or for the case
@@ -38,7 +40,7 @@ _VERSION = re.compile(r"(?:KTAP|TAP) version (\d{1,9})$")
 _PLAN = re.compile(r"1\.\.(\d{1,18})(?:\s*#\s*SKIP\b[:\s]*(?P<reason>.*))?$")
 _RESULT = re.compile(r"(?P<bad>not )?ok\b\s*(?P<number>\d{1,18})?(?:\s+(?P<rest>.*))?$")
 _DIRECTIVE = re.compile(r"(?:^|\s)#\s*(?P<word>SKIP|TODO|XFAIL|TIMEOUT|ERROR)\b[:\s]*(?P<reason>.*)$", re.IGNORECASE)
-_PAIR = re.compile(r"(\S+)[ \t=]+(.*)$")
+_PAIR = re.compile(r"([^\s=]+)[ \t=]+(.*)$")
 _LINE_ENDS = re.compile(r"\r\n|\n")
 
 
@@ -66,6 +68,7 @@ def parse(text: str) -> KtapReport:
 class _Pending:
     """Diagnostics that wait for the result line of their case."""
 
+    name: str = ""
     findings: list[tuple[str, list[str]]] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
@@ -73,7 +76,7 @@ class _Pending:
 
     @property
     def empty(self) -> bool:
-        return not (self.findings or self.details or self.counters)
+        return not (self.name or self.findings or self.details or self.counters)
 
 
 class KtapParser:
@@ -90,7 +93,9 @@ class KtapParser:
         self._bailed = False
         self._over = False  # said once that there are too many cases
         self._keywords: dict[str, Callable[[str], None]] = {
+            "case": self._begin,
             "param": self._param,
+            "actual": lambda rest: self._param(f"actual.{rest}"),
             "counter": self._counter,
             "seconds": self._seconds,
             "finding:": self._finding,
@@ -137,7 +142,8 @@ class KtapParser:
         if not self._pending.empty:
             # The case that was running when the stream ended; what it found must not go down with it.
             number = missing[0] if missing else max(cases, default=0) + 1
-            cases[number] = self._case(number, f"case-{number}", Status.LOST, "did not report")
+            name = self._pending.name or f"case-{number}"
+            cases[number] = self._case(number, name, Status.LOST, "did not report")
         return KtapReport(
             version=self.version,
             plan=self.plan,
@@ -183,6 +189,13 @@ class KtapParser:
         if keyword:
             keyword(rest.strip())
 
+    def _begin(self, rest: str) -> None:
+        if not self._pending.empty:
+            self._error(f"case {rest} begins before {self._pending.name or 'the one before it'} has reported")
+            # What it found must not be lost with it.
+        old = self._pending
+        self._pending = _Pending(name=title(rest)[:NAME_LENGTH], findings=old.findings, details=old.details)
+
     def _param(self, rest: str) -> None:
         match = _PAIR.match(rest)
         if match and len(self._params) < MAX_PAIRS:
@@ -191,7 +204,7 @@ class KtapParser:
     def _counter(self, rest: str) -> None:
         match = _PAIR.match(rest)
         if match is None or not re.fullmatch(r"-?\d{1,19}", match[2].strip(), re.ASCII):
-            self._error(f"a counter that is not `KEY INTEGER`: {rest}")
+            self._error(f"a counter that is not `KEY=INTEGER`: {rest}")
         elif len(self._pending.counters) < MAX_PAIRS:
             self._pending.counters[match[1]] = int(match[2])
 

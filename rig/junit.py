@@ -1,0 +1,317 @@
+"""Writes a run as JUnit XML; the one module that imports junit_xml.
+
+One suite per machine and kernel, one test case per workload case, *aggregated* over the trials of its cell: GitLab and
+Jenkins follow a test by suite, class name and name, so a name with a trial's number or seed in it would turn each
+run's cases into new tests, and the trial that failed would be gone from the history on the next run. The worst trial
+decides; the text lists all of them, and the suite's properties hold the seeds.
+
+    PASS                  nothing inside the test case
+    FAIL, CRASH, TIMEOUT  <failure type="the finding's kind" message="its title"> with splat and reproducer, one for
+                          each signature
+    LOST                  <error>: nothing is known, and the operator has to act
+    SKIP, INCONCLUSIVE    <skipped>: an inconclusive case says so in its message
+
+The dialect is what Jenkins' xUnit plugin validates (junit-10.xsd); where GitLab's reader differs, both understand it.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
+from rig.results import Run, publish
+from rig.signature import signature
+from rig.verdict import causes
+
+if TYPE_CHECKING:
+    from junit_xml import TestCase, TestSuite
+
+MAX_TEXT = 65536  # characters of one failure's text
+MAX_MESSAGE = 300
+WHOLE_TRIAL = "run"  # the test case of a trial that has no cases
+ATTACHED = ("console.log", "ktap.log")
+
+#: The worst first: what several trials of one case come to.
+WORST = (
+    Status.CRASH,
+    Status.TIMEOUT,
+    Status.FAIL,
+    Status.LOST,
+    Status.PASS,
+    Status.INCONCLUSIVE,
+    Status.SKIP,
+)
+
+#: What XML 1.0 cannot hold, and what a reader could not see.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]|[\U0001fffe-\U0010ffff]")
+_NUMBERED = re.compile(r"case-(\d+)$")
+
+
+def write_junit(path: Path, run: Run, root: Path) -> None:
+    """Publish the run as JUnit XML in `path`; `root` is the run's folder, in which the evidence of the trials lies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish(path, to_xml(run, root))
+
+
+def to_xml(run: Run, root: Path) -> str:
+    """Return the run as JUnit XML."""
+    top = ET.Element("testsuites", name="rig")
+    totals = dict.fromkeys(("tests", "failures", "errors"), 0)
+    seconds = 0.0
+    for suite in _suites(run, root):
+        element = suite.build_xml_doc()
+        # junit_xml counts `disabled` cases, of which there are none and which Jenkins' schema does not know.
+        element.attrib.pop("disabled", None)
+        element.set("time", f"{float(element.get('time', '0')):.3f}")
+        for name in totals:
+            totals[name] += int(element.get(name, "0"))
+        seconds += float(element.get("time", "0"))
+        top.append(element)
+    for name, number in totals.items():
+        top.set(name, str(number))
+    top.set("time", f"{seconds:.3f}")
+    ET.indent(top, " ")
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(top, encoding="unicode") + "\n"
+
+
+# -- what goes together -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Case:
+    """One test case: a workload's case in one cell on one kernel, over all trials."""
+
+    workload: str
+    filesystem: str
+    name: str
+    results: list[tuple[TrialResult, CaseResult]] = field(default_factory=list)
+
+    @property
+    def status(self) -> Status:
+        """The worst of all trials."""
+        return min((case.status for _, case in self.results), key=WORST.index)
+
+
+def near(path: Path) -> Path:
+    """Return `path` relative to where the rig runs, if it lies there: what GitLab wants, and what a person can type."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _suites(run: Run, root: Path) -> Iterator[TestSuite]:
+    from junit_xml import TestSuite
+
+    groups: dict[tuple[str, str, Side, int], list[TrialResult]] = {}
+    for trial in run.trials:
+        cell = trial.cell
+        groups.setdefault((cell.flavour, cell.machine, trial.side, trial.prefix), []).append(trial)
+    names = case_names(run.trials)
+    for (flavour, machine, side, prefix), trials in sorted(groups.items()):
+        yield TestSuite(
+            f"{flavour}/{machine} {_kernel_name(run, side, prefix)}",
+            [_test_case(case, near(root)) for case in _cases(trials, names)],
+            timestamp=min(trial.started for trial in trials),
+            properties={name: _xml(value) for name, value in _properties(run, trials).items()},
+        )
+
+
+def _kernel_name(run: Run, side: Side, prefix: int) -> str:
+    """`base`, `patched`, or `patch-2` for a kernel in the middle of the series."""
+    last = len(run.series.patches)
+    return str(side) if prefix in (0, last) else f"patch-{prefix}"
+
+
+def case_names(trials: Iterable[TrialResult]) -> dict[tuple[str, int], str]:
+    """Return the names of cases by workload and number, learnt from the trials in which they reported.
+
+    A case that went down with the machine never said its name; under `case-3` it would be a stranger in the history.
+    """
+    names: dict[tuple[str, int], str] = {}
+    for trial in trials:
+        for number, case in enumerate(trial.cases, 1):
+            if not _NUMBERED.match(case.name):
+                names.setdefault((trial.cell.workload, number), case.name)
+    return names
+
+
+def _cases(trials: Sequence[TrialResult], names: dict[tuple[str, int], str]) -> list[_Case]:
+    cases: dict[tuple[str, str, str], _Case] = {}
+    for trial in trials:
+        workload, filesystem = trial.cell.workload, trial.cell.filesystem
+        for number, result in enumerate(_with_verdict(trial), 1):
+            name = names.get((workload, number), result.name) if _NUMBERED.match(result.name) else result.name
+            case = cases.setdefault((workload, filesystem, name), _Case(workload, filesystem, name))
+            case.results.append((trial, result))
+    return [cases[key] for key in sorted(cases)]
+
+
+def _with_verdict(trial: TrialResult) -> tuple[CaseResult, ...]:
+    """The trial's cases, and a case `run` for what is not the fault of any: a splat beside cases that all passed."""
+    of_cases = {finding.signature for case in trial.cases for finding in case.findings}
+    beside = tuple(finding for finding in causes(trial) if finding.signature not in of_cases)
+    explained = any(case.status is trial.status for case in trial.cases) and not beside
+    if trial.cases and explained:
+        return trial.cases
+    blamed = next((i for i, case in enumerate(trial.cases) if case.status in (Status.CRASH, Status.TIMEOUT)), None)
+    if blamed is not None:
+        case = trial.cases[blamed]
+        whole = CaseResult(
+            name=case.name, status=case.status, reason=case.reason, findings=(*beside, *case.findings),
+            counters=case.counters, seconds=case.seconds,
+        )  # fmt: skip
+        return (*trial.cases[:blamed], whole, *trial.cases[blamed + 1 :])
+    return (*trial.cases, CaseResult(name=WHOLE_TRIAL, status=trial.status, reason=trial.reason, findings=beside))
+
+
+# -- one test case ----------------------------------------------------------------------------------------------------
+
+
+def _test_case(case: _Case, root: Path) -> TestCase:
+    from junit_xml import TestCase
+
+    result = TestCase(
+        _xml(case.name),
+        classname=_xml(f"{case.workload}.{case.filesystem}"),
+        elapsed_sec=round(sum(_seconds(trial, one) for trial, one in case.results), 3),
+        stdout=_output(case, root),
+        allow_multiple_subelements=True,
+    )
+    if case.status.bad:
+        for trial, one, finding in _distinct(case):
+            message = finding.title if finding else one.reason or trial.reason
+            kind = finding.kind if finding else one.status.lower()
+            result.add_failure_info(_message(message or str(one.status)), _story(trial, one, finding, root), _xml(kind))
+    elif case.status is Status.LOST:
+        trial, one = _of_status(case, Status.LOST)
+        result.add_error_info(_message(one.reason or trial.reason or "lost"), _story(trial, one, None, root), "lost")
+    elif case.status in (Status.SKIP, Status.INCONCLUSIVE):
+        _, one = _of_status(case, case.status)
+        prefix = "inconclusive: " if case.status is Status.INCONCLUSIVE else ""
+        result.add_skipped_info(_message(prefix + (one.reason or "no reason given")))
+    return result
+
+
+def _of_status(case: _Case, status: Status) -> tuple[TrialResult, CaseResult]:
+    return next((trial, one) for trial, one in case.results if one.status is status)
+
+
+def _distinct(case: _Case) -> Iterator[tuple[TrialResult, CaseResult, Finding | None]]:
+    """The failures of a case, each signature once, with the first trial that showed it."""
+    seen: set[str] = set()
+    for trial, one in case.results:
+        if not one.status.bad:
+            continue
+        for finding in one.findings or (None,):
+            key = finding.signature if finding else signature(one.status, one.reason)
+            if key not in seen:
+                seen.add(key)
+                yield trial, one, finding
+
+
+def _seconds(trial: TrialResult, case: CaseResult) -> float:
+    """A workload that does not time its cases has spent its time on all of them alike."""
+    return case.seconds or trial.timing.workload / max(1, len(trial.cases))
+
+
+def _story(trial: TrialResult, case: CaseResult, finding: Finding | None, root: Path) -> str:
+    """What happened, the splat, and how to see it again."""
+    again = f"Reproduce: rig rerun {root / trial.evidence}"
+    lines = [f"{case.status}: {case.reason or trial.reason}", _where(trial), again, ""]
+    if finding and finding.text:
+        lines.append(finding.text)
+    others = [other.title for other in trial.findings if finding is None or other.signature != finding.signature]
+    if others:
+        lines += ["", "Also seen in this trial:", *(f"  {other}" for other in dict.fromkeys(others))]
+    return _cut(_xml("\n".join(lines)))
+
+
+def _where(trial: TrialResult) -> str:
+    return (
+        f"Trial {trial.index} of {trial.cell.id} on the {trial.side} kernel (tree {trial.tree[:12]}), "
+        f"seed {trial.seed}, {trial.accelerator}"
+    )
+
+
+def _output(case: _Case, root: Path) -> str:
+    """All trials in a line each, their counters, and the logs as attachments."""
+    lines = []
+    for trial, one in case.results:
+        counters = " ".join(f"{name}={value}" for name, value in one.counters)
+        lines.append(f"trial {trial.index} seed {trial.seed}: {one.status} {one.reason} {counters}".rstrip())
+    for trial, one in case.results:
+        if one.status is Status.PASS and case.status is not Status.PASS:
+            continue
+        logs = (root / trial.evidence / name for name in ATTACHED)
+        lines += [f"[[ATTACHMENT|{log}]]" for log in logs if log.exists()]
+    return _cut(_xml("\n".join(lines)))
+
+
+# -- properties -------------------------------------------------------------------------------------------------------
+
+
+def _properties(run: Run, trials: Sequence[TrialResult]) -> dict[str, str]:
+    """What the suite ran on, as the guest read it back; `unknown` when no trial came that far."""
+    guest = next((trial.guest for trial in trials if trial.guest), None)
+    first = trials[0]
+    properties = {
+        "accelerator": _joined(trial.accelerator for trial in trials),
+        "accelerator.reason": run.host.accelerator_reason,
+        "tree": _joined(trial.tree for trial in trials),
+        "prefix": str(first.prefix),
+        "series": run.series.name,
+        "base": f"{run.base.source} {run.base.commit}",
+        "seeds": _joined(str(trial.seed) for trial in trials),
+        "trials": str(len(trials)),
+        "rig.version": run.rig_version,
+        "run": run.id,
+    }
+    return properties | (_guest_properties(guest) if guest else {"cpus": "unknown"})
+
+
+def _guest_properties(guest: GuestState) -> dict[str, str]:
+    return {
+        "kernel.release": guest.release,
+        "cpus": str(guest.cpus),
+        "numa.nodes": str(guest.nodes),
+        "memory.kib": str(guest.memory_kib),
+        "hugepages.thp": guest.thp,
+        "hugepages.shmem": guest.shmem_thp,
+        "hugepages.hugetlb": f"{guest.hugepages} of {guest.hugepage_kib} KiB",
+    }
+
+
+def _joined(values: Iterable[str]) -> str:
+    return " ".join(dict.fromkeys(values))
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+
+def _xml(text: str) -> str:
+    """Show what XML cannot hold as `\\x1b` or `\\ud800`; a carriage return at a line's end is only a line's end."""
+    return _UNPRINTABLE.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _message(text: str) -> str:
+    """One line; a reader shows it beside the name."""
+    line = " ".join(_xml(text).split())
+    return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
+
+
+def _cut(text: str) -> str:
+    """Keep both ends of a long text: how it began and how it ended."""
+    if len(text) <= MAX_TEXT:
+        return text
+    half = MAX_TEXT // 2 - 50
+    return (
+        f"{text[:half]}\n[... {len(text) - 2 * half} characters cut here; all of it is in the logs ...]\n{text[-half:]}"
+    )
