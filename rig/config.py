@@ -145,6 +145,7 @@ class Config(Model):
     trials: int = Field(1, ge=1, le=10_000)
     seed: int = Field(1, ge=0, lt=2**31, description="trial i of every cell runs with seed + i, on base and patched")
     timeouts: Timeouts = Timeouts()
+    prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()
     results: Path = Path("results")
@@ -308,8 +309,8 @@ def default_store() -> Path:
 def _resolved(config: Config, root: Path) -> Config:
     root = root.resolve()
     series = config.series
-    if series and not re.match(r"^(git:|lore:|b4:)", series) and ".." not in series.replace("../", ""):
-        series = str(root / series)
+    if series and (root / Path(series).expanduser()).exists():
+        series = str(root / Path(series).expanduser())
     return config.model_copy(
         update={
             "results": root / config.results,

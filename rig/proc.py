@@ -1,9 +1,10 @@
 """The one module that starts processes.
 
 Every child leads a process group of its own. A deadline kills that whole group: TERM, then KILL, then wait. Should the
-rig itself die, by SIGKILL even, a guardian process kills every group that still runs: it holds the read end of a pipe
-whose write end only the rig has, so the end of the file is the death of the rig. PR_SET_PDEATHSIG would not do: it is
-bound to the thread that forked, and it does not reach grandchildren such as the compilers under make.
+rig itself die, by SIGKILL even, a guardian process kills what it started: it holds the read end of a pipe whose write
+end only the rig has, so the end of the file is the death of the rig, and it knows the rig's descendants by a mark in
+their environment. PR_SET_PDEATHSIG would not do: it is bound to the thread that forked, and it does not reach
+grandchildren such as the compilers under make.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,17 +34,25 @@ STDOUT = subprocess.STDOUT
 
 GRACE = 3.0  # seconds between TERM and KILL
 
+_MARK = f"RIG_FAMILY={uuid.uuid4().hex}"  # in the environment of every descendant
+
 _GUARDIAN = """
-import os, signal, sys
-groups = set()
-for line in sys.stdin:
-    sign, number = line[0], int(line[1:])
-    groups.add(number) if sign == "+" else groups.discard(number)
-for number in groups:
-    try:
-        os.killpg(number, signal.SIGKILL)
-    except OSError:
-        pass
+import os, signal, sys, time
+sys.stdin.read()
+mark = sys.argv[1].encode()
+for _ in range(50):
+    found = False
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if mark in file.read().split(b"\\0"):
+                    found = True
+                    os.kill(int(name), signal.SIGKILL)
+        except OSError:
+            pass
+    if not found:
+        break
+    time.sleep(0.02)  # once more: one of them may have been about to fork
 """
 
 
@@ -51,21 +61,20 @@ class _Guardian:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe = -1
 
-    def tell(self, sign: str, group: int) -> None:
+    def begin(self) -> None:
+        """Start the process, unless it runs already. In a session of its own: no Ctrl-C of the rig's reaches it."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _GUARDIAN],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            assert self._process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.write(f"{sign}{group}\n".encode())
-                self._process.stdin.flush()
+            if self._pipe >= 0:
+                return
+            end, self._pipe = os.pipe()
+            null = os.open(os.devnull, os.O_RDWR)
+            argv = [sys.executable, "-I", "-S", "-c", _GUARDIAN, _MARK]
+            streams = [(os.POSIX_SPAWN_DUP2, end, 0), (os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
+            os.posix_spawn(sys.executable, argv, {}, file_actions=streams, setsid=True)
+            os.close(end)
+            os.close(null)
 
 
 _guardian = _Guardian()
@@ -74,7 +83,8 @@ _guardian = _Guardian()
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a child: what is kept, a fixed locale and time zone, and `extra`."""
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-    return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC"} | dict(extra or {})
+    name, _, value = _MARK.partition("=")
+    return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC", name: value} | dict(extra or {})
 
 
 class Child:
@@ -93,6 +103,7 @@ class Child:
     ) -> None:
         """Start `argv`; raises HostError when the program is not there."""
         self.argv = tuple(str(word) for word in argv)
+        _guardian.begin()
         try:
             self.popen = subprocess.Popen(
                 self.argv,
@@ -110,7 +121,6 @@ class Child:
             ) from error
         except OSError as error:
             raise HostError(f"{self.argv[0]}: cannot start: {error.strerror}") from error
-        _guardian.tell("+", self.pid)
 
     @property
     def pid(self) -> int:
@@ -119,10 +129,7 @@ class Child:
 
     def poll(self) -> int | None:
         """Return the exit status, or None while it runs; negative for death by signal."""
-        status = self.popen.poll()
-        if status is not None:
-            _guardian.tell("-", self.pid)
-        return status
+        return self.popen.poll()
 
     def wait(self, seconds: float) -> int | None:
         """Return the exit status, or None when it still runs after `seconds`."""
@@ -138,7 +145,6 @@ class Child:
             status = self.wait(grace)
         self._signal(signal.SIGKILL)  # also for grandchildren that outlived the leader
         self.popen.wait()
-        _guardian.tell("-", self.pid)
         return self.popen.returncode
 
     def _signal(self, number: int) -> None:
@@ -151,6 +157,10 @@ class Child:
     def __exit__(self, *_: object) -> None:
         if self.popen.returncode is None:
             self.stop()
+        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,7 +134,8 @@ def _mails(data: bytes, name: str) -> list[tuple[str, bytes]]:
         raise SeriesError(f"{name}: a damaged mbox (its first `From ` line has no date)")
     if starts and starts[0] != 0 and data[: starts[0]].strip():
         starts.insert(0, 0)
-    chunks = [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)] or [data]
+    ends = [*starts[1:], len(data)] if starts else []
+    chunks = [data[a:b] for a, b in zip(starts, ends, strict=True)] or [data]
     kept = []
     for index, chunk in enumerate(chunks, start=1):
         label = name if len(chunks) == 1 else f"{name}#{index}"

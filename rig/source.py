@@ -11,6 +11,7 @@ import re
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -215,15 +216,17 @@ def _archive(archive: Path, git: Git, say: Callable[[str], None], *, version: st
         raise ConfigError(f"kernel.source: {archive}: not a sound tar archive: {error}") from error
 
 
-def _decompressed(archive: Path) -> IO[bytes]:
-    """Return the archive's bytes, unpacked by a process of its own where it is xz: that fills the second core."""
+@contextmanager
+def _decompressed(archive: Path) -> Iterator[IO[bytes]]:
+    """Open the archive's bytes, unpacked by a process of its own where it is xz: that fills the second core."""
     with archive.open("rb") as file:
-        xz = file.read(6) == b"\xfd7zXZ\x00"
-    if not xz:
-        return archive.open("rb")
-    child = proc.Child(["xz", "-dc", "-T0", archive], stdout=proc.PIPE)
-    assert child.popen.stdout is not None
-    return child.popen.stdout
+        if file.read(6) != b"\xfd7zXZ\x00":
+            file.seek(0)
+            yield file
+            return
+    with proc.Child(["xz", "-dc", "-T0", archive], stdout=proc.PIPE) as child:
+        assert child.popen.stdout is not None
+        yield child.popen.stdout
 
 
 def _tar_entries(tar: tarfile.TarFile, name: str) -> Iterator[_Entry]:

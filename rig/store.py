@@ -18,9 +18,9 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from rig.clock import Deadline, sleep
 from rig.errors import HostError
@@ -87,7 +87,8 @@ class Store:
         with no_space_is_a_host_error(root.parent):
             for name in ("objects", "work", "locks", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._users: IO[str] = (root / "locks" / "users").open("w")
+            self._users = os.open(root / "locks" / "users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        weakref.finalize(self, os.close, self._users)
         fcntl.flock(self._users, fcntl.LOCK_SH)
 
     def work(self, name: str) -> Path:

@@ -1,0 +1,197 @@
+"""The stages in the order of the data flow, each done once per call and only when it is asked for.
+
+    rig.yaml -> cells                 config.py, matrix.py
+    base tree -> prefixes             source.py, series.py
+    fragments, prefixes -> kernels    kconfig.py, build.py
+    guest-workloads -> image, disks   image.py, disks.py
+    kernels, image, cells -> trials   schedule.py, trial.py (and accel.py, vm.py, guest.py below it)
+    trials -> verdict -> reports      verdict.py, results.py, junit.py, summary.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from rig import accel, build, disks, image, matrix, proc, series, source
+from rig.accel import Accelerator
+from rig.build import Builder, Flavour
+from rig.clock import Stopwatch
+from rig.config import Config
+from rig.errors import ConfigError, HostError
+from rig.keys import RunKeys
+from rig.model import Cell, Kernel, Side
+from rig.series import Applied
+from rig.store import Store, digest, file_digest
+from rig.ui import Ui
+
+WORKLOAD_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the goals are gone about, as make's flags say it."""
+
+    jobs: int
+    keep_going: bool = False
+    dry_run: bool = False
+    always: bool = False
+    rig: str = "rig"  # how to call the rig again, for reproducers
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Where the wall time goes: (stage, seconds), in order."""
+
+    stages: list[tuple[str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to a stage."""
+        watch = Stopwatch()
+        try:
+            yield
+        finally:
+            self.stages.append((stage, watch.elapsed))
+
+
+class Pipeline:
+    """The stages up to what trials need; every property is worked out once."""
+
+    def __init__(self, config: Config, options: Options, ui: Ui) -> None:
+        self.config = config
+        self.options = options
+        self.ui = ui
+        self.ledger = Ledger()
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of the matrix, selection applied."""
+        return matrix.cells(self.config)
+
+    @cached_property
+    def flavours(self) -> tuple[Flavour, ...]:
+        """The flavours that the cells use."""
+        used = {cell.flavour for cell in self.cells}
+        named = {name: words for name, words in self.config.flavours.items() if name in used}
+        return build.flavours_of(named, self.config.kconfigs)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store, opened."""
+        return Store(self.config.store, say=lambda text: self.ui.stage("store", text))
+
+    # -- apply --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def applied(self) -> Applied:
+        """The series on its base; raises SeriesError when it does not apply."""
+        config = self.config
+        with self.ledger.time("series"):
+            patches = series.read(config.series, source=config.kernel.source)
+        with self.ledger.time("source"):
+            base = source.resolve(config.kernel.source, config.kernel.version, self.store, say=lambda text: self.ui.stage("source", text))
+        with self.ledger.time("apply"):
+            applied, fresh = series.apply(base, patches, self.store)
+        count = len(patches.patches)
+        what = f"{patches.name}: {count} patch{'es' if count != 1 else ''} on {base.version}"
+        self.ui.stage("apply", f"{what} ({'tree ' + applied.tip.tree[:12] if fresh else 'up to date'})")
+        return applied
+
+    # -- build --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def builder(self) -> Builder:
+        """The builder of this series."""
+        options, config = self.options, self.config
+        return Builder(self.applied, self.store, self.ui, jobs=options.jobs, timeout=config.timeouts.build, always=options.always)
+
+    def kernels(self) -> dict[tuple[str, Side], Kernel]:
+        """Return the base and the patched kernel of every flavour; raises BrokenSeries when one does not build."""
+        last = len(self.applied.series.patches)
+        wanted = range(last + 1) if self.config.prefixes == "all" else (0, last)
+        with self.ledger.time("build"):
+            built = self.builder.kernels(tuple(wanted), self.flavours, keep_going=self.options.keep_going)
+        if not self.builder.built:
+            self.ui.stage("build", f"{len(built)} kernels (up to date)")
+        sides = {0: Side.BASE, last: Side.PATCHED}
+        return {(kernel.flavour, sides[kernel.prefix]): kernel for kernel in built if kernel.prefix in sides}
+
+    # -- image --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def binaries(self) -> Mapping[str, Path]:
+        """The compiled workloads that the cells use, by the name they have in the guest."""
+        names = sorted({self.config.workloads[cell.workload].run for cell in self.cells})
+        folder = self.config.guest_workloads
+        headers = sorted(folder.glob("*.h"))
+        found = {}
+        for name in names:
+            file = folder / f"{name}.c"
+            if not file.is_file():
+                known = ", ".join(sorted(path.stem for path in folder.glob("*.c"))) or "nothing"
+                raise ConfigError(f"workloads: no program {name!r} in {folder}, expected one of {known}")
+            key = digest("workload-1", *WORKLOAD_FLAGS, self.builder.compiler, *(path.read_bytes() for path in (file, *headers)))
+            stored = self.store.get("workload", key) or self.store.publish("workload", key, lambda target, f=file: _compile(f, target))  # type: ignore[misc]
+            found[name] = stored / file.stem
+        return found
+
+    @cached_property
+    def base_image(self) -> Path:
+        """The guest image without keys, from the store."""
+        with self.ledger.time("image"):
+            inputs = image.image_inputs(self.binaries, self.config.guest.binaries)
+            key = digest("image-1", *(word for pair in inputs for word in pair))
+            stored = self.store.get("image", key)
+            if stored is None:
+                self.ui.stage("image", f"busybox, dropbear, {', '.join(self.binaries)}")
+                stored = self.store.publish("image", key, self._fill_image)
+            return stored / "base.cpio"
+
+    def _fill_image(self, target: Path) -> None:
+        image.base_image(target / "base.cpio", binaries=self.binaries, extra=self.config.guest.binaries)
+
+    def run_image(self, target: Path, keys: RunKeys) -> Path:
+        """Write the image of one run, with its keys, and return it."""
+        return image.run_image(target, self.base_image, keys)
+
+    @cached_property
+    def disks(self) -> Mapping[str, Path]:
+        """The disks of the file systems that the cells use, from the store; trials never write to them."""
+        found = {}
+        with self.ledger.time("disks"):
+            for filesystem in sorted({cell.filesystem for cell in self.cells} - {"tmpfs"}):
+                key = digest("disk-1", filesystem, str(self.config.guest.disk_mib), _tool_of(filesystem))
+
+                def fill(target: Path, fs: str = filesystem) -> None:
+                    disks.make_disk(target / "disk.raw", fs, self.config.guest.disk_mib)
+
+                stored = self.store.get("disk", key) or self.store.publish("disk", key, fill)
+                found[filesystem] = stored / "disk.raw"
+        return found
+
+    def accelerator(self, kernel: Kernel, bare_image: Path) -> Accelerator:
+        """Return what runs the machines, and say it loudly; raises HostError when `accel` asks for what cannot be."""
+        with self.ledger.time("accelerator"):
+            chosen = accel.choose(self.config.accel, kernel.bzimage, bare_image, self.store.root / "accel")
+        self.ui.stage("accel", f"{chosen.name.upper()}: {chosen.reason}")
+        return chosen
+
+
+def _compile(file: Path, target: Path) -> None:
+    done = proc.run(["gcc", *WORKLOAD_FLAGS, "-o", target / file.stem, file], timeout=300)
+    if not done.ok:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip() or "no output")
+        raise ConfigError(f"{file.name} does not compile: {first}", hint="guest-workloads/ are C programs over rig.h", evidence=file)
+
+
+def _tool_of(filesystem: str) -> str:
+    """Return the identity of the program that makes a file system: its bytes."""
+    name = {"ext4": "mke2fs", "xfs": "mkfs.xfs"}[filesystem]
+    try:
+        return file_digest(image.find_program(name))
+    except OSError as error:
+        raise HostError(f"{name}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,93 @@
+"""Which trial runs when, and on which slot.
+
+Base and patched run the same cells with the same seeds, side by side in time: whatever drifts on the host (heat, other
+load, a filling disk) then hits both alike.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from rig.clock import monotonic
+from rig.model import Cell, Side
+
+T = TypeVar("T")
+
+#: Past the slowest boot seen: a loaded host must not turn into an accusation.
+BOOT_FACTOR, BOOT_FLOOR = 10.0, 20.0
+
+
+def order(cells: Sequence[Cell], sides: Sequence[Side], trials: int) -> tuple[tuple[Cell, Side, int], ...]:
+    """Return (cell, side, index) of all trials: every cell once before any runs again, the sides taking turns."""
+    turns = [tuple(sides), tuple(reversed(sides))]
+    return tuple(
+        (cell, side, index)
+        for index in range(trials)
+        for number, cell in enumerate(cells)
+        for side in turns[(index + number) % 2]
+    )
+
+
+def slots(jobs: int, vcpus: Iterable[int]) -> int:
+    """Return how many machines run at once: as many as have a core for each vCPU, and at least one."""
+    return max(1, jobs // max(vcpus, default=1))
+
+
+class BootClock:
+    """The deadline of a boot: the configured one at first, later scaled from what boots of the flavour took."""
+
+    def __init__(self, first: float) -> None:
+        self._first = first
+        self._slowest: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def deadline(self, flavour: str) -> float:
+        """Return the seconds that a boot of this flavour may take."""
+        with self._lock:
+            slowest = self._slowest.get(flavour)
+        return self._first if slowest is None else min(self._first, BOOT_FLOOR + BOOT_FACTOR * slowest)
+
+    def note(self, flavour: str, seconds: float) -> None:
+        """Take the measured seconds of a boot into account."""
+        with self._lock:
+            self._slowest[flavour] = max(seconds, self._slowest.get(flavour, 0.0))
+
+
+def execute(tasks: Sequence[T], run: Callable[[T], None], *, count: int, stop: threading.Event, until: float | None = None) -> None:
+    """Run every task on one of `count` slots; past the monotonic time `until`, no further one is begun.
+
+    The first exception of a task, or an interrupt here, sets `stop` (which the tasks watch) and is raised when all slots
+    have come to rest.
+    """
+    waiting = deque(tasks)
+    failures: list[BaseException] = []
+
+    def slot() -> None:
+        while not stop.is_set() and (until is None or monotonic() < until):
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                run(task)
+            except BaseException as error:
+                failures.append(error)
+                stop.set()
+
+    threads = [threading.Thread(target=slot, name=f"rig-slot-{number}") for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.5)  # in pieces, so that an interrupt is seen
+    except BaseException:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        raise
+    if failures:
+        raise failures[0]

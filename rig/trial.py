@@ -1,0 +1,266 @@
+"""One trial: boot a kernel in a machine, run one workload over SSH, and keep what the oracles need.
+
+A trial's folder holds plan.json and reproduce.sh before anything is started, then the console, the KTAP stream and the
+QEMU command line, and last of all trial.json: a folder without it is a trial that was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+from rig import ktap, oracles, results
+from rig.clock import Deadline, Stopwatch, now
+from rig.config import Machine, Workload
+from rig.guest import Guest, GuestRun, NoAnswerError, reach
+from rig.keys import RunKeys
+from rig.model import Cell, Finding, GuestState, Kernel, Side, Status, Timing, TrialResult
+from rig.oracles import Evidence
+from rig.qemu import VmSpec
+from rig.splats import Scanner
+from rig.store import write_atomically
+from rig.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
+
+#: A kernel that printed a fatal splat and still runs is ended after this many seconds, its last words kept.
+LAST_WORDS = 5.0
+#: For the commands around the workload: read the state back, unmount, drop the caches.
+HOUSEKEEPING = 60.0
+
+
+class Interrupted(Exception):
+    """The trial was cut off because the run is to end; it says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """What one trial is to run."""
+
+    cell: Cell
+    side: Side
+    index: int
+    seed: int
+    kernel: Kernel
+    machine: Machine
+    workload: Workload
+    budget: float
+    boot_timeout: float
+    workload_timeout: float  # past the budget
+
+    @property
+    def place(self) -> Path:
+        """The folder of the trial, relative to that of the run."""
+        return Path("trials") / self.side / self.cell.id / str(self.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """What all trials of a run share."""
+
+    root: Path  # the run's folder
+    image: Path
+    keys: RunKeys
+    disks: Mapping[str, Path]  # by file system
+    accelerator: str
+    stop: Event  # set when the run is to end at once
+    rig: str = "rig"  # how reproducers call the rig
+
+
+def command(spec: TrialSpec) -> str:
+    """Return the command line of the workload in the guest."""
+    words = [spec.workload.run, "--dir", "/mnt/test", "--seed", str(spec.seed), "--budget", f"{spec.budget:g}"]
+    for name, value in spec.workload.args.items():
+        words += [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
+def prepare(spec: TrialSpec, lab: Lab) -> Path:
+    """Make the trial's folder with its plan and reproducer, and return it. What an older attempt left is removed."""
+    folder = lab.root / spec.place
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        with suppress(OSError):
+            old.unlink()
+    plan = {
+        "cell": spec.cell.id,
+        "side": spec.side,
+        "prefix": spec.kernel.prefix,
+        "index": spec.index,
+        "seed": spec.seed,
+        "budget": spec.budget,
+        "kernel": spec.kernel.key,
+        "tree": spec.kernel.tree,
+        "accelerator": lab.accelerator,
+        "command": command(spec),
+    }
+    write_atomically(folder / "plan.json", json.dumps(plan, indent=1) + "\n")
+    script = folder / "reproduce.sh"
+    write_atomically(
+        script,
+        f"#!/bin/sh\n# Runs this very trial again: {spec.cell.id} on the {spec.side} kernel, seed {spec.seed}.\n"
+        f'cd "$(dirname "$0")" || exit 3\nexec "${{RIG:-{lab.rig}}}" rerun . "$@"\n',
+    )
+    script.chmod(0o755)
+    return folder
+
+
+def run(spec: TrialSpec, lab: Lab, *, on_line: Callable[[str], None] = lambda _: None) -> TrialResult:
+    """Run one trial to its end and return the result, which is also written to its folder.
+
+    Raises Interrupted, with nothing written, when the run is to end; HostError when QEMU cannot be started at all.
+    """
+    folder, started, watch = prepare(spec, lab), now(), Stopwatch()
+    session = _Session(spec, lab, folder, Scanner(), on_line)
+    evidence = session.run()
+    if lab.stop.is_set():
+        raise Interrupted
+    status, reason, findings, cases = oracles.judge(evidence)
+    result = TrialResult(
+        cell=spec.cell,
+        side=spec.side,
+        prefix=spec.kernel.prefix,
+        tree=spec.kernel.tree,
+        index=spec.index,
+        seed=spec.seed,
+        status=status,
+        reason=reason,
+        accelerator=lab.accelerator,
+        started=started.isoformat(timespec="seconds"),
+        evidence=str(spec.place),
+        cases=cases,
+        findings=findings,
+        guest=session.state,
+        timing=replace(session.timing, total=watch.elapsed),
+        params=evidence.ktap.params if evidence.ktap else (),
+    )
+    results.write_trial(folder, result)
+    return result
+
+
+class _Session:
+    """The machine's life in one trial, and the evidence it leaves."""
+
+    def __init__(
+        self, spec: TrialSpec, lab: Lab, folder: Path, scanner: Scanner, on_line: Callable[[str], None]
+    ) -> None:
+        self.spec = spec
+        self.lab = lab
+        self.folder = folder
+        self.state: GuestState | None = None
+        self.timing = Timing()
+        self._scanner = scanner
+        self._on_line = on_line
+        self._findings: list[Finding] = []
+        self._last_words: Deadline | None = None
+        self._listening = True  # to the console; what the rig itself makes the kernel print accuses nobody
+        self._taint_after: int | None = None
+        self._run: GuestRun | None = None
+
+    def run(self) -> Evidence:
+        """Boot, run, look around, end; returns what was seen."""
+        spec, lab = self.spec, self.lab
+        vm_spec = VmSpec(
+            kernel=spec.kernel.bzimage,
+            initrd=lab.image,
+            machine=spec.machine,
+            accelerator=lab.accelerator,
+            filesystem=spec.cell.filesystem,
+            disk=lab.disks.get(spec.cell.filesystem),
+        )
+        with Vm.start(vm_spec, self.folder, on_console=self._on_console) as vm:
+            outcome, guest = reach(vm, lab.keys, Deadline(spec.boot_timeout), lambda: self._alive(vm))
+            if guest is not None:
+                with guest:
+                    self._use(vm, guest, outcome)
+            elif vm.alive:
+                self._ask_where_it_hangs(vm)
+            end = vm.end  # before the rig itself ends the machine
+        self._findings += self._scanner.finish()
+        return self._evidence(outcome, end)
+
+    def _on_console(self, data: bytes) -> None:
+        if not self._listening:
+            return
+        self._findings += self._scanner.feed(data)
+        if self._scanner.fatal and self._last_words is None:
+            self._last_words = Deadline(LAST_WORDS)
+
+    def _alive(self, vm: Vm) -> bool:
+        """Whether it is worth waiting for the machine: it runs, is not past its last words, and nobody wants us to stop."""
+        spoken = self._last_words is not None and self._last_words.expired
+        return vm.alive and not spoken and not self.lab.stop.is_set()
+
+    def _use(self, vm: Vm, guest: Guest, outcome: BootOutcome) -> None:
+        try:
+            self.state = guest.read_state()
+        except NoAnswerError:
+            return
+        self.timing = Timing(boot=vm.watch.elapsed)
+        with (self.folder / "ktap.log").open("w", encoding="utf-8") as log:
+
+            def line(text: str) -> None:
+                log.write(text + "\n")
+                log.flush()
+                self._on_line(text)
+
+            self._run = guest.run(command(self.spec), self.spec.budget + self.spec.workload_timeout, line)
+        self.timing = replace(self.timing, workload=self._run.seconds)
+        if self._run.timed_out:
+            self._ask_where_it_hangs(vm)
+        if not self._run.lost:
+            self._leave(vm, guest)
+
+    def _leave(self, vm: Vm, guest: Guest) -> None:
+        """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed."""
+        done = guest.run(
+            "umount /mnt/test; echo 3 >/proc/sys/vm/drop_caches; cat /proc/sys/kernel/tainted", HOUSEKEEPING
+        )
+        words = done.stdout.split()
+        if words and words[-1].isdigit():
+            self._taint_after = int(words[-1])
+        elif done.timed_out:
+            self._ask_where_it_hangs(vm)
+
+    def _ask_where_it_hangs(self, vm: Vm) -> None:
+        """Put the blocked tasks and the backtraces of all CPUs on the console: a hang must not be silent."""
+        self._listening = False
+        for key in "wl":
+            vm.sysrq(key)
+            vm.wait_end(1.0)
+
+    def _evidence(self, outcome: BootOutcome, end: VmEnd | None) -> Evidence:
+        run = self._run
+        notes = [] if outcome.ok else [outcome.detail]
+        if end is not None:
+            notes.append(end.detail)
+        if not outcome.ok and outcome.last_line:
+            notes.append(f"last line of the console: {outcome.last_line}")
+        if run is not None and run.stderr.strip():
+            notes.append(run.stderr.strip().splitlines()[-1])
+        return Evidence(
+            workload=self.spec.workload.run,
+            booted=outcome.stage != "qemu",
+            ssh=self.state is not None,
+            end_kind=_END_KINDS.get(end.kind) if end else None,
+            timed_out=run.timed_out if run else outcome.kind in (BootKind.HUNG, BootKind.NO_SSH),
+            exit_status=run.status if run else None,
+            ktap=ktap.parse(run.stdout) if run else None,
+            console=tuple(self._findings),
+            taint_before=self.state.taint if self.state else None,
+            taint_after=self._taint_after,
+            note="; ".join(notes),
+        )
+
+
+#: What the oracles call the ends of a machine.
+_END_KINDS: Mapping[EndKind, oracles.EndKind] = {
+    EndKind.POWEROFF: "poweroff",
+    EndKind.RESET: "reset",
+    EndKind.QEMU_DIED: "qemu-died",
+    EndKind.STOPPED: "qemu-died",
+    EndKind.KILLED: "killed",
+}

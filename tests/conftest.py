@@ -1,0 +1,66 @@
+"""What all tests share: a store, a fake kernel tree, and the real kernel of the boot tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "fake"))
+
+import fakelinux  # noqa: E402  # the helpers of the fake world are plain modules beside its tests
+
+from rig.config import default_store, load  # noqa: E402
+from rig.model import Kernel, Side  # noqa: E402
+from rig.pipeline import Options, Pipeline  # noqa: E402
+from rig.store import Store  # noqa: E402
+from rig.ui import Ui  # noqa: E402
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A fake kernel tree in a git repository."""
+    return fakelinux.make_repository(tmp_path / "linux")
+
+
+@pytest.fixture
+def fragments(tmp_path: Path) -> Path:
+    folder = tmp_path / "kconfigs"
+    folder.mkdir()
+    (folder / "base.config").write_text("# needed\nCONFIG_SMP=y\nCONFIG_NET=y\n")
+    (folder / "debug-vm.config").write_text("CONFIG_DEBUG_VM=y\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_store() -> Path:
+    """Where the boot tests keep real kernels: RIG_TEST_STORE, or the user's own store, so that a second run is quick."""
+    return Path(os.environ.get("RIG_TEST_STORE") or default_store())
+
+
+@pytest.fixture(scope="session")
+def real_pipeline(real_store: Path) -> Pipeline:
+    """The default configuration cut down to the debug flavour."""
+    config = load(ROOT / "rig.yaml", [f"store={real_store}", "flavours={debug: [base, debug-vm]}"])
+    return Pipeline(config, Options(jobs=len(os.sched_getaffinity(0))), Ui())
+
+
+@pytest.fixture(scope="session")
+def real_kernels(real_pipeline: Pipeline) -> dict[tuple[str, Side], Kernel]:
+    """Base and patched kernel of the default series, built when the store does not have them (minutes)."""
+    return real_pipeline.kernels()
+
+
+@pytest.fixture(scope="session")
+def built_kernel(real_kernels: dict[tuple[str, Side], Kernel]) -> Iterator[Kernel]:
+    """The base kernel in the debug flavour."""
+    yield real_kernels["debug", Side.BASE]

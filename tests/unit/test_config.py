@@ -1,0 +1,122 @@
+"""rig.yaml: what is refused, in which words, and what overrides do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rig.config import load, mebibytes
+from rig.errors import ConfigError
+
+GOOD = """\
+machines:
+  smp4: {cpus: 4, memory: 1G}
+workloads:
+  truncate-race: {filesystems: [tmpfs]}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "rig.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_minimal_configuration_gets_its_defaults(tmp_path: Path) -> None:
+    config = load(write(tmp_path, GOOD))
+    assert config.machines["smp4"].name == "smp4"
+    assert config.machines["smp4"].memory_mib == 1024
+    assert config.workloads["truncate-race"].run == "truncate-race"
+    assert config.results == tmp_path / "results"
+
+
+def test_the_default_configuration_is_valid() -> None:
+    config = load(Path(__file__).parents[2] / "rig.yaml")
+    assert {"debug", "release"} <= set(config.flavours)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("cpus: 4", "cpsu: 4"), "rig.yaml:2: machines.smp4.cpsu: unknown key, expected one of cpus"),
+        (("cpus: 4", "cpsu: 4"), "did you mean 'cpus'?"),
+        (("cpus: 4", "cpus: many"), "rig.yaml:2: machines.smp4.cpus: 'many'"),
+        (("cpus: 4", "cpus: 65"), "expected less than or equal to 64"),
+        (("cpus: 4", "cpus: 2, nodes: 4"), "4 NUMA nodes but only 2 CPUs"),
+        (("cpus: 4", "cpus: 4, sockets: 3"), "do not divide into 3 sockets"),
+        (("memory: 1G", "memory: 1G, hugepages: 600"), "600 huge pages take 1200 MiB of 1024 MiB"),
+        (("memory: 1G", "memory: lots"), "machines.smp4.memory: 'lots'"),
+        (("tmpfs", "ext3"), "rig.yaml:4: workloads.truncate-race.filesystems.0: 'ext3'"),
+        (("tmpfs", "ext3"), "did you mean 'ext4'?"),
+        (("[tmpfs]", "[]"), "filesystems: empty, expected at least one entry"),
+        (("workloads:", "budgte: 3\nworkloads:"), "rig.yaml:3: budgte: unknown key"),
+        (("workloads:", "machines: {}\nworkloads:"), "rig.yaml:3: machines: stands twice"),
+        (("workloads:", "flavours: {debug: []}\nworkloads:"), "flavour debug has no Kconfig fragments"),
+        (("smp4:", "'../etc':"), "machines.../etc"),
+        (("machines:", "machines: ["), "not valid YAML"),
+    ],
+)
+def test_faults_are_named_with_line_and_expectation(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, GOOD.replace(*change)))
+    assert expected in str(caught.value)
+
+
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, GOOD.replace("cpus: 4", "cpus: x, thp: sometimes")))
+    assert "cpus" in str(caught.value)
+    assert "did you mean" not in str(caught.value).split("thp")[0]
+    assert "'always', 'madvise' or 'never'" in str(caught.value)
+
+
+def test_missing_file_and_empty_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load(tmp_path / "rig.yaml")
+    with pytest.raises(ConfigError, match="machines: missing"):
+        load(write(tmp_path, ""))
+    with pytest.raises(ConfigError, match="expected keys and values"):
+        load(write(tmp_path, "- a\n"))
+    (tmp_path / "rig.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load(tmp_path / "rig.yaml")
+
+
+def test_overrides_reach_every_depth_and_name_themselves_when_wrong(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    config = load(path, ["machines.smp4.cpus=8", "out=elsewhere", "budget=2.5", "select=[a, b]"])
+    assert config.machines["smp4"].cpus == 8
+    assert config.results == tmp_path / "elsewhere"
+    assert config.budget == 2.5
+    assert config.select == ("a", "b")
+    with pytest.raises(ConfigError, match="command line: budget=soon: budget: 'soon'"):
+        load(path, ["budget=soon"])
+    with pytest.raises(ConfigError, match="command line: bugdet=1: bugdet: unknown key.*did you mean 'budget'"):
+        load(path, ["bugdet=1"])
+    with pytest.raises(ConfigError, match="not a group of keys"):
+        load(path, ["budget=1", "budget.x=1"])
+
+
+def test_series_is_relative_to_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "patches").mkdir()
+    assert load(write(tmp_path, GOOD), ["series=patches"]).series == str(tmp_path / "patches")
+    assert load(write(tmp_path, GOOD), ["series=git:x#A..B"]).series == "git:x#A..B"
+
+
+@given(st.integers(0, 10**6), st.sampled_from([("", 1), ("M", 1), ("G", 1024), ("MiB", 1), ("T", 1024**2)]))
+def test_sizes_are_whole_mebibytes(number: int, unit: tuple[str, int]) -> None:
+    assert mebibytes(f"{number}{unit[0]}") == number * unit[1]
+
+
+@given(st.text(max_size=200))
+def test_no_text_is_a_traceback(text: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rig.yaml"
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        with pytest.raises(ConfigError):
+            load(path)
