@@ -184,15 +184,16 @@ class Builder:
             try:
                 return self._compile(prefix, flavour)
             except BrokenSeries as broken:
-                for earlier in self.applied.prefixes[: prefix.number]:
-                    if self._stored(earlier, flavour):
-                        continue
-                    try:
-                        self._compile(earlier, flavour)
-                    except BrokenSeries as first:
-                        broken = first
-                        break
-                raise broken from None
+                raise self._first_broken(prefix, flavour) or broken from None
+
+    def _first_broken(self, prefix: Prefix, flavour: Flavour) -> BrokenSeries | None:
+        """Return the failure of the first prefix before `prefix` that does not build."""
+        for earlier in self.applied.prefixes[: prefix.number]:
+            try:
+                _ = self._stored(earlier, flavour) or self._compile(earlier, flavour)
+            except BrokenSeries as first:
+                return first
+        return None
 
     def _compile(self, prefix: Prefix, flavour: Flavour) -> Kernel:
         if not self.always and (kernel := self._stored(prefix, flavour)):
@@ -250,7 +251,7 @@ class Builder:
 
     def _run_make(self, source: Path, objects: Path, log: Path, label: str) -> _Lines:
         cc = "ccache gcc" if shutil.which("ccache") else "gcc"
-        argv = ["make", "-C", source, f"O={objects}", f"-j{self.jobs}", f"CC={cc}", "bzImage"]
+        argv = ["make", "-C", str(source), f"O={objects}", f"-j{self.jobs}", f"CC={cc}", "bzImage"]
         env = PINNED | {"CCACHE_BASEDIR": str(objects.parent)}
         lines = _Lines(source, partial(self._progress, label))
         deadline = Deadline(self.timeout)

@@ -201,7 +201,7 @@ class _Positions:
             return found
         if isinstance(node, yaml.SequenceNode):
             return [self.read(child, (*path, index)) for index, child in enumerate(node.value)]
-        return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]  # PyYAML's own gap
+        return yaml.SafeLoader("").construct_object(node)
 
 
 def _dotted(path: Iterable[str | int]) -> str:

@@ -5,6 +5,7 @@ Only the standard library is imported here: `ci/setup` runs this module before a
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ LOW_DISK_GIB = 12  # a checkout, two object directories and kernels take about 6
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something the host must have: a program on PATH or a file, and the Debian package that brings it."""
+    """Something the host must have: a program on PATH, a file or a Python module, and the Debian package with it."""
 
     what: str
     package: str
@@ -26,6 +27,8 @@ class Need:
     @property
     def there(self) -> bool:
         """Whether the host has it."""
+        if self.what.startswith("import "):
+            return importlib.util.find_spec(self.what.removeprefix("import ")) is not None
         if self.what.startswith("/"):
             return any(Path("/").glob(self.what.lstrip("/")))
         return shutil.which(self.what, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") is not None
@@ -49,7 +52,7 @@ NEEDS = (
     Need("mke2fs", "e2fsprogs", "ext4 disks"),
     Need("mkfs.xfs", "xfsprogs", "xfs disks"),
     Need("/usr/src/linux-source-6.12.tar.xz", "linux-source-6.12", "the default base tree"),
-    Need("/usr/lib/python3*/ensurepip/_bundled", "python3-venv", "the Python environment"),
+    Need("import ensurepip", "python3-venv", "the Python environment"),
 )
 #: For the test suite alone.
 TEST_NEEDS = (Need("shellcheck", "shellcheck", "checks of the shell scripts"),)

@@ -357,8 +357,13 @@ def preload() -> None:
     _ = fabric, paramiko
 
 
-def reach(vm: Vm, keys: RunKeys, deadline: Deadline) -> tuple[BootOutcome, Guest | None]:
+def reach(
+    vm: Vm, keys: RunKeys, deadline: Deadline, alive: Callable[[], bool] | None = None
+) -> tuple[BootOutcome, Guest | None]:
     """Wait for the machine to boot and log in. The guest is None unless the outcome is READY.
+
+    `alive` says whether the machine is still worth waiting for (default: as long as it runs); a command in the guest
+    comes back as lost when it is not.
 
     Raises HostError when the machine's port is answered by something else.
     """
@@ -367,7 +372,7 @@ def reach(vm: Vm, keys: RunKeys, deadline: Deadline) -> tuple[BootOutcome, Guest
     if not outcome.ok:
         return outcome, None
     try:
-        guest = Guest.connect(vm.port, keys, deadline, lambda: vm.alive)
+        guest = Guest.connect(vm.port, keys, deadline, alive or (lambda: vm.alive))
     except NoAnswerError as error:
         if vm.wait_end(0.2) is not None:
             assert vm.end is not None

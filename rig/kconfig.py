@@ -54,7 +54,7 @@ def configure(source: Path, objects: Path, files: Sequence[Path], *, log: Path, 
     Raises BuildError with the list of what was dropped, and the missing dependency where Kconfig tells it.
     """
     objects.mkdir(parents=True, exist_ok=True)
-    argv = ["scripts/kconfig/merge_config.sh", "-n", "-O", objects, *files]
+    argv = ["scripts/kconfig/merge_config.sh", "-n", "-O", str(objects), *map(str, files)]
     done = proc.run(argv, cwd=source, timeout=600, log=log, env=dict(env))
     final = objects / ".config"
     if not done.ok or not final.exists():

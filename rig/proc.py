@@ -100,9 +100,14 @@ class Child:
         stdout: int | IO[bytes] | None = subprocess.DEVNULL,
         stderr: int | IO[bytes] | None = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
+        foreground: bool = False,
     ) -> None:
-        """Start `argv`; raises HostError when the program is not there."""
+        """Start `argv`; raises HostError when the program is not there.
+
+        With `foreground` it stays in the rig's own process group, as a program that talks to the terminal must.
+        """
         self.argv = tuple(str(word) for word in argv)
+        self._foreground = foreground
         _guardian.begin()
         try:
             self.popen = subprocess.Popen(
@@ -113,7 +118,7 @@ class Child:
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=pass_fds,
-                process_group=0,
+                process_group=None if foreground else 0,
             )
         except FileNotFoundError as error:
             raise HostError(
@@ -149,7 +154,7 @@ class Child:
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+            (os.kill if self._foreground else os.killpg)(self.pid, number)
 
     def __enter__(self) -> Child:
         return self

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rig import proc
 from rig.errors import ConfigError
 
 QEMU = "qemu-system-x86_64"
@@ -119,6 +120,11 @@ ACCELERATOR_CMDLINE: dict[str, tuple[tuple[str, str], ...]] = {
 
 #: What QEMU itself may do. User networking and disk snapshots work under all of these.
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+def version() -> str:
+    """Return the version of QEMU, as it prints it; raises HostError when it is not installed."""
+    return proc.check([QEMU, "--version"], timeout=20).splitlines()[0].removeprefix("QEMU emulator version ")
 
 
 def kernel_cmdline(spec: VmSpec) -> str:

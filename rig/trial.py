@@ -19,7 +19,7 @@ from rig.clock import Deadline, Stopwatch, now
 from rig.config import Machine, Workload
 from rig.guest import Guest, GuestRun, NoAnswerError, reach
 from rig.keys import RunKeys
-from rig.model import Cell, Finding, GuestState, Kernel, Side, Status, Timing, TrialResult
+from rig.model import Cell, Finding, GuestState, Kernel, Side, Timing, TrialResult
 from rig.oracles import Evidence
 from rig.qemu import VmSpec
 from rig.splats import Scanner

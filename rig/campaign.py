@@ -1,0 +1,129 @@
+"""All trials of one run: what is left of them is run on the slots, and each is kept as soon as it is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+
+from rig import guest, keys, results, schedule, trial
+from rig.accel import Accelerator
+from rig.clock import Stopwatch
+from rig.model import Kernel, Side, Status, TrialResult
+from rig.pipeline import Pipeline
+from rig.runs import RunFolder
+from rig.trial import Interrupted, Lab, TrialSpec
+
+#: A trial whose machine was lost is run once more before it is given up.
+ATTEMPTS = 2
+
+
+class Campaign:
+    """The trials of one run, on kernels that are built, in a folder that is locked."""
+
+    def __init__(self, pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel], folder: RunFolder) -> None:
+        self.pipeline = pipeline
+        self.config = pipeline.config
+        self.ui = pipeline.ui
+        self.kernels = kernels
+        self.folder = folder
+        self.done: list[TrialResult] = []
+        self._boots = schedule.BootClock(self.config.timeouts.boot)
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._running: dict[str, Stopwatch] = {}
+        self._total = 0
+
+    def run(self) -> tuple[tuple[TrialResult, ...], Accelerator]:
+        """Run what is not done yet; returns all trials and what ran the machines."""
+        lab, accelerator = self._lab()
+        specs = self._specs()
+        self._total = len(specs)
+        left = [spec for spec in specs if not self._is_done(spec)]
+        if self.folder.resumed:
+            self.ui.stage("test", f"resuming {self.folder.id}: {len(specs) - len(left)} of {len(specs)} trials are done")
+        else:
+            self.ui.stage("test", f"{len(specs)} trials of {self.config.budget:g} s in {self.folder.id}")
+        count = schedule.slots(self.pipeline.options.jobs, (spec.machine.cpus for spec in left))
+        with self.pipeline.ledger.time("trials"):
+            schedule.execute(left, lambda spec: self._one(spec, lab), count=count, stop=self._stop)
+        return tuple(self.done), accelerator
+
+    def _lab(self) -> tuple[Lab, Accelerator]:
+        pipeline, path = self.pipeline, self.folder.path
+        threading.Thread(target=guest.preload, daemon=True).start()
+        made = keys.make_keys(path / "keys")
+        image = pipeline.run_image(path / "image.cpio", made)
+        base = next(kernel for (_, side), kernel in self.kernels.items() if side is Side.BASE)
+        accelerator = pipeline.accelerator(base, image)
+        lab = Lab(
+            root=path,
+            image=image,
+            keys=made,
+            disks=pipeline.disks,
+            accelerator=accelerator.name,
+            stop=self._stop,
+            rig=pipeline.options.rig,
+        )
+        return lab, accelerator
+
+    def _specs(self) -> tuple[TrialSpec, ...]:
+        config = self.config
+        return tuple(
+            TrialSpec(
+                cell=cell,
+                side=side,
+                index=index,
+                seed=config.seed + index,
+                kernel=self.kernels[cell.flavour, side],
+                machine=config.machines[cell.machine],
+                workload=config.workloads[cell.workload],
+                budget=config.budget,
+                boot_timeout=config.timeouts.boot,
+                workload_timeout=config.timeouts.workload,
+            )
+            for cell, side, index in schedule.order(self.pipeline.cells, (Side.BASE, Side.PATCHED), config.trials)
+        )
+
+    def _is_done(self, spec: TrialSpec) -> bool:
+        """Take over the result of an earlier attempt at this run."""
+        if not self.folder.resumed:
+            return False
+        known = results.read_trial(self.folder.path / spec.place)
+        if known is None or known.status is Status.LOST or known.seed != spec.seed:
+            return False
+        self.done.append(known)
+        return True
+
+    def _one(self, spec: TrialSpec, lab: Lab) -> None:
+        label = f"{spec.cell.id} {spec.side}"
+        with self._lock:
+            self._running[label] = Stopwatch()
+        try:
+            for attempt in range(1, ATTEMPTS + 1):
+                spec = replace(spec, boot_timeout=self._boots.deadline(spec.cell.flavour))
+                result = trial.run(spec, lab, on_line=lambda line: self._progress(label, line))
+                if result.status is not Status.LOST or attempt == ATTEMPTS:
+                    break
+                self.ui.say(f"          {label} #{spec.index}: {result.reason}; once more")
+        except Interrupted:
+            return
+        finally:
+            with self._lock:
+                self._running.pop(label, None)
+        if result.timing.boot:
+            self._boots.note(spec.cell.flavour, result.timing.boot)
+        with self._lock:
+            self.done.append(result)
+            number = len(self.done)
+        self.ui.say(
+            f"  {result.status:<12} [{number}/{self._total}] {spec.cell.id} {spec.side} #{spec.index} seed {spec.seed} "
+            f"({result.timing.total:.1f} s) {result.reason if result.status is not Status.PASS else ''}".rstrip()
+        )
+
+    def _progress(self, label: str, line: str) -> None:
+        if line.startswith(("ok ", "not ok ")):
+            with self._lock:
+                watch = self._running.get(label)
+                number = len(self.done)
+            self.ui.progress(f"[{number}/{self._total}] {label}: {line[:60]} ({watch.elapsed if watch else 0:.0f} s)")

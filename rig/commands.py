@@ -1,0 +1,165 @@
+"""The commands beside the goals: list, doctor, shell, rerun, clean."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from rig import doctor as host
+from rig import keys, matrix, runs, trial
+from rig.clock import Deadline
+from rig.config import Config, load
+from rig.errors import ConfigError, HostError
+from rig.model import Cell, Kernel, Side, Status
+from rig.pipeline import Options, Pipeline
+from rig.store import Store
+from rig.trial import Lab, TrialSpec
+from rig.ui import Ui
+
+
+def list_cells(config: Config, *, as_json: bool) -> int:
+    """Print the cells of the configuration and what a run of them comes to."""
+    cells = matrix.cells(config)
+    if as_json:
+        print(json.dumps([cell.id for cell in cells], indent=1))
+        return 0
+    for cell in cells:
+        machine = config.machines[cell.machine]
+        huge = f", {machine.hugepages} huge pages" if machine.hugepages else ""
+        nodes = f", {machine.nodes} nodes" if machine.nodes > 1 else ""
+        print(f"{cell.id:<44} {machine.cpus} CPUs{nodes}, {machine.memory_mib} MiB, thp {machine.thp}{huge}")
+    trials = len(cells) * 2 * config.trials
+    minutes = trials * (config.budget + 6) / 60  # 6 s: boot and settle of a small guest under TCG
+    print(
+        f"\n{len(cells)} cells x base and patched x {config.trials} = {trials} trials of {config.budget:g} s, "
+        f"about {minutes:.0f} min one after another",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def doctor(config: Config) -> int:
+    """Print what this host has and lacks; 3 when something that every run needs is missing."""
+    bad = False
+    for check in host.checks(config.store):
+        bad = bad or (check.fatal and not check.ok)
+        print(f"{'ok  ' if check.ok else 'FAIL' if check.fatal else 'note'}  {check.text}")
+    return HostError.exit_code if bad else 0
+
+
+def clean(config: Config, ui: Ui) -> int:
+    """Empty the store."""
+    store = Store(config.store, say=ui.say)
+    ui.say(f"  CLEAN   {config.store}: {store.clean() / 2**20:.0f} MiB freed")
+    return 0
+
+
+def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: str) -> int:
+    """Boot the machine of a cell and give a shell in it; the machine ends with the shell."""
+    if len(words) != 1 or side not in list(Side):
+        raise ConfigError("usage: rig shell CELL [side=base|patched]", hint="`rig list` shows the cells")
+    pipeline = Pipeline(config.model_copy(update={"select": (words[0],)}), options, ui)
+    cell = pipeline.cells[0]
+    kernel = pipeline.kernels()[cell.flavour, Side(side)]
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="rig-shell-") as folder:
+        root = Path(folder)
+        made = keys.make_keys(root / "keys")
+        image = pipeline.run_image(root / "image.cpio", made)
+        accelerator = pipeline.accelerator(kernel, image)
+        lab = Lab(root=root, image=image, keys=made, disks=pipeline.disks, accelerator=accelerator.name, stop=threading.Event())
+        return _shell_in(config, ui, lab, cell, kernel)
+
+
+def _shell_in(config: Config, ui: Ui, lab: Lab, cell: Cell, kernel: Kernel) -> int:
+    from rig import proc
+    from rig.guest import reach
+    from rig.keys import HOST_ALIAS
+    from rig.qemu import VmSpec
+    from rig.vm import Vm
+
+    spec = VmSpec(
+        kernel=kernel.bzimage,
+        initrd=lab.image,
+        machine=config.machines[cell.machine],
+        accelerator=lab.accelerator,
+        filesystem=cell.filesystem,
+        disk=lab.disks.get(cell.filesystem),
+    )
+    with Vm.start(spec, lab.root) as vm:
+        outcome, guest = reach(vm, lab.keys, Deadline(config.timeouts.boot))
+        if guest is None:
+            raise HostError(f"the machine cannot be reached: {outcome.detail}", hint=f"last line: {outcome.last_line}")
+        guest.close()
+        ui.say(f"  SHELL   {cell.id}, kernel {kernel.release} ({kernel.tree[:12]}); console: {vm.console_path}")
+        argv = [
+            *("ssh", "-i", str(lab.keys.client_private), "-o", f"UserKnownHostsFile={lab.keys.known_hosts}"),
+            *("-o", f"HostKeyAlias={HOST_ALIAS}", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"),
+            *("-o", "LogLevel=ERROR", "-F", "/dev/null", "-p", str(vm.port), "root@127.0.0.1"),
+        ]
+        with proc.Child(argv, stdin=None, stdout=None, stderr=None, foreground=sys.stdin.isatty()) as child:
+            while child.wait(0.5) is None and vm.alive:
+                pass
+            return child.stop(grace=1) if child.poll() is None else child.popen.returncode
+
+
+def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) -> int:
+    """Run the trial of a folder again, as it was, into `rerun-<n>/` below it; exits 1 when it is bad again."""
+    if len(words) != 1 or not (Path(words[0]) / "plan.json").is_file():
+        raise ConfigError("usage: rig rerun DIR", hint="DIR is the folder of a trial: results/<run>/trials/<side>/<cell>/<index>")
+    folder = Path(words[0]).resolve()
+    plan = json.loads((folder / "plan.json").read_text())
+    root = next((parent for parent in folder.parents if (parent / "config.json").is_file()), None)
+    if root is None or "cell" not in plan:
+        raise ConfigError(f"{folder}: not inside the folder of a run", hint="config.json of the run is needed, too")
+    fixed = [f"series={root / 'series'}", f"select={plan['cell']}", f"seed={plan['seed']}", f"budget={plan['budget']}"]
+    store = [] if any(word.startswith("store=") for word in overrides) else _store_of(root)
+    config = load(root / "config.json", [*fixed, *store, *overrides])
+    pipeline = Pipeline(config, Options(jobs=jobs), ui)
+    cell, side = pipeline.cells[0], Side(plan["side"])
+    kernel = pipeline.kernels()[cell.flavour, side]
+    if kernel.key != plan["kernel"]:
+        ui.say("  note: the kernel is not the one of the trial (another compiler, fragments or base)")
+    target = next(path for number in range(1, 10_000) if not (path := folder / f"rerun-{number}").exists())
+    target.mkdir()
+    made = keys.make_keys(target / "keys")
+    image = pipeline.run_image(target / "image.cpio", made)
+    accelerator = pipeline.accelerator(kernel, image)
+    lab = Lab(root=target, image=image, keys=made, disks=pipeline.disks, accelerator=accelerator.name, stop=threading.Event())
+    spec = TrialSpec(
+        cell=cell,
+        side=side,
+        index=int(plan["index"]),
+        seed=int(plan["seed"]),
+        kernel=kernel,
+        machine=config.machines[cell.machine],
+        workload=config.workloads[cell.workload],
+        budget=float(plan["budget"]),
+        boot_timeout=config.timeouts.boot,
+        workload_timeout=config.timeouts.workload,
+    )
+    try:
+        result = trial.run(spec, lab, on_line=ui.progress)
+    finally:
+        runs.remove_secrets(target)
+        ui.settle()
+    print(f"{result.status}: {cell.id} {side} seed {spec.seed}: {result.reason}")
+    for finding in result.findings:
+        print(f"  {finding.title}")
+    print(f"evidence: {os.path.relpath(target / result.evidence)}")
+    return 1 if result.status.bad else HostError.exit_code if result.status is Status.LOST else 0
+
+
+def _store_of(root: Path) -> list[str]:
+    """Return the override that names the store which the run used."""
+    try:
+        return [f"store={json.loads((root / 'plan.json').read_text())['store']}"]
+    except (OSError, ValueError, KeyError):
+        return []
+
+

@@ -1,0 +1,127 @@
+"""The goals: apply, build, test, report. Each does what is not up to date, and says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rig import __version__, reporting, results, runs, summary, verdict
+from rig.build import BrokenSeries
+from rig.campaign import Campaign
+from rig.config import Config
+from rig.errors import HostError
+from rig.model import Judgement, Kernel, Side, Status
+from rig.pipeline import Options, Pipeline
+from rig.results import Run
+from rig.ui import Ui
+
+PASSED, FAILED, UNDECIDED = 0, 1, 4
+EXIT_CODES = {
+    Judgement.CLEAN: PASSED,
+    Judgement.FIXED: PASSED,
+    Judgement.KNOWN: PASSED,
+    Judgement.REGRESSION: FAILED,
+    Judgement.INCONCLUSIVE: UNDECIDED,
+}
+
+
+def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_json: bool = False) -> int:
+    """Reach the goals in the order of the data flow and return the exit code."""
+    pipeline = Pipeline(config, options, ui)
+    try:
+        if options.dry_run:
+            return _dry_run(pipeline, goals)
+        if "apply" in goals:
+            _ = pipeline.applied
+        if "build" in goals:
+            pipeline.cells  # noqa: B018  # refuses an empty selection before anything is built
+            pipeline.kernels()
+        code = PASSED
+        if "test" in goals:
+            code = _finish(test(pipeline), config, ui, as_json=as_json)
+        elif "report" in goals:
+            code = _finish(report(config, ui), config, ui, as_json=as_json)
+        return code
+    finally:
+        ui.settle()
+
+
+def _finish(done: Run, config: Config, ui: Ui, *, as_json: bool) -> int:
+    ui.settle()
+    if as_json:
+        json.dump(results.to_json(done), sys.stdout, indent=1)
+        print()
+    else:
+        print(summary.text(done, config.results / done.id))
+        print(f"\nresults: {os.path.relpath(config.results / done.id)}/ (junit.xml, results.json, summary.md)")
+    code = EXIT_CODES[done.verdict.judgement]
+    lost = sum(one.status is Status.LOST for one in done.trials)
+    return HostError.exit_code if code == UNDECIDED and lost == len(done.trials) else code
+
+
+def _dry_run(pipeline: Pipeline, goals: Sequence[str]) -> int:
+    """Say what would be done. Applying is half a second's work in the store and is done for real."""
+    applied, ui = pipeline.applied, pipeline.ui
+    if {"build", "test"} & set(goals):
+        for prefix in (0, len(applied.series.patches)):
+            for flavour in pipeline.flavours:
+                known = not pipeline.options.always and pipeline.builder.up_to_date(prefix, flavour)
+                ui.stage("build", f"{flavour.name} {'base' if prefix == 0 else f'base+{prefix}'}" + (" (up to date)" if known else " (would build)"))
+    if "test" in goals:
+        config = pipeline.config
+        count = len(pipeline.cells) * 2 * config.trials
+        ui.stage("test", f"would run {count} trials: {len(pipeline.cells)} cells x base and patched x {config.trials}, {config.budget:g} s each")
+    return PASSED
+
+
+# -- test -------------------------------------------------------------------------------------------------------------
+
+
+def test(pipeline: Pipeline) -> Run:
+    """Run all trials and return the run, whose reports are written. Raises HostError when the host cannot run any."""
+    pipeline.cells  # noqa: B018  # refuses an empty selection before anything is built
+    try:
+        kernels = pipeline.kernels()
+    except BrokenSeries as error:
+        return reporting.broken_build(pipeline, error)
+    plan = _plan(pipeline, kernels)
+    with runs.open_run(pipeline.config.results, pipeline.applied.series, plan, resume=not pipeline.options.always) as folder:
+        try:
+            trials, accelerator = Campaign(pipeline, kernels, folder).run()
+            done = reporting.collect(pipeline, folder, kernels, accelerator, trials)
+            reporting.write(folder.path, done)
+        finally:
+            runs.remove_secrets(folder.path)
+    for gone in pipeline.store.evict(pipeline.config.store_limit_mib * 2**20):
+        pipeline.ui.stage("store", f"evicted {gone} (store_limit)")
+    return done
+
+
+def _plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dict[str, Any]:
+    """Return all that the outcome of the trials depends on: a run with an equal plan may be resumed."""
+    config = pipeline.config
+    return {
+        "config": config.model_dump(mode="json", exclude={"results", "store", "store_limit_mib"}),
+        "series": pipeline.applied.series.key,
+        "kernels": {f"{flavour} {side}": kernel.key for (flavour, side), kernel in kernels.items()},
+        "image": pipeline.base_image.parent.name,
+        "cells": [cell.id for cell in pipeline.cells],
+        "store": str(config.store),
+        "rig": __version__,
+    }
+
+
+def report(config: Config, ui: Ui) -> Run:
+    """Write the reports of the latest run again, from its results.json, unless they are newer than it."""
+    path = runs.latest(config.results)
+    if not (path / runs.RESULTS).exists():
+        raise HostError(f"{path.name} was interrupted and has no results yet", hint="`rig test` resumes it")
+    done = results.read_results(path / runs.RESULTS)
+    done = replace(done, verdict=verdict.fold(done.trials))
+    ui.stage("report", f"{path.name}: junit.xml, results.json, summary.txt, summary.md")
+    reporting.write(path, done)
+    return done

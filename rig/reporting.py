@@ -1,0 +1,121 @@
+"""From trials to the files of a run: everything is folded into one Run, and every report is made from that."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rig import __version__, junit, qemu, results, runs, summary, verdict
+from rig.accel import Accelerator
+from rig.build import BrokenSeries
+from rig.clock import now
+from rig.model import CaseResult, Cell, Finding, Kernel, Side, Status, Timing, TrialResult
+from rig.pipeline import Pipeline
+from rig.results import Base, Host, Patch, Run, SeriesInfo
+from rig.runs import RunFolder
+from rig.series import Applied
+from rig.signature import signature
+
+#: For a run in which nothing was booted.
+NO_ACCELERATOR = Accelerator(name="none", reason="nothing was booted")
+
+
+def collect(
+    pipeline: Pipeline,
+    folder: RunFolder,
+    kernels: Mapping[tuple[str, Side], Kernel],
+    accelerator: Accelerator,
+    trials: Sequence[TrialResult],
+) -> Run:
+    """Fold the trials and return all that is known of the run."""
+    applied = pipeline.applied
+    ordered = sorted(trials, key=lambda one: (one.cell.id, one.index, one.side))
+    return Run(
+        id=folder.id,
+        started=folder.started,
+        finished=now().isoformat(timespec="seconds"),
+        rig_version=__version__,
+        complete=True,
+        host=_host(accelerator, pipeline.builder.compiler),
+        base=Base(source=f"{applied.base.source} ({applied.base.version})", commit=applied.base.commit, tree=applied.base.tree),
+        series=_series_info(applied, pipeline.config.series),
+        kernels=tuple(kernels.values()),
+        config=pipeline.config.model_dump(mode="json"),
+        trials=tuple(ordered),
+        verdict=verdict.fold(ordered),
+        stages=tuple(pipeline.ledger.stages),
+    )
+
+
+def _series_info(applied: Applied, path: str) -> SeriesInfo:
+    patches = tuple(
+        Patch(number=prefix.number, subject=prefix.subject, commit=prefix.commit, tree=prefix.tree) for prefix in applied.prefixes[1:]
+    )
+    return SeriesInfo(name=applied.series.name, path=path, patches=patches)
+
+
+def _host(accelerator: Accelerator, compiler: str) -> Host:
+    return Host(
+        kernel=platform.release(),
+        cpus=len(os.sched_getaffinity(0)),
+        memory_kib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024,
+        accelerator=accelerator.name,
+        accelerator_reason=accelerator.reason,
+        qemu=qemu.version() if accelerator is not NO_ACCELERATOR else "not run",
+        compiler=compiler,
+    )
+
+
+def write(path: Path, done: Run) -> None:
+    """Write all reports; results.json last, as it marks the run as complete."""
+    junit.write_junit(path / "junit.xml", done, path)
+    results.publish(path / "summary.txt", summary.text(done, path))
+    results.publish(path / "summary.md", summary.markdown(done, path))
+    results.write_results(path / runs.RESULTS, done)
+
+
+def broken_build(pipeline: Pipeline, error: BrokenSeries) -> Run:
+    """Return a run that says which patch breaks the build: a regression, with the same reports as any other."""
+    failure, applied = error.failure, pipeline.applied
+    plan = {"config": pipeline.config.model_dump(mode="json"), "series": applied.series.key, "broken": failure.prefix.commit}
+    with runs.open_run(pipeline.config.results, applied.series, plan, resume=False) as folder:
+        cell = Cell(flavour=failure.flavour, machine="host", workload="build", filesystem="none")
+        trials = (_build_trial(folder, cell, Side.BASE, applied, None, error), _build_trial(folder, cell, Side.PATCHED, applied, failure.log, error))
+        done = collect(pipeline, folder, {}, NO_ACCELERATOR, trials)
+        write(folder.path, done)
+        pipeline.ui.say(str(error))
+        return done
+
+
+def _build_trial(folder: RunFolder, cell: Cell, side: Side, applied: Applied, log: Path | None, error: BrokenSeries) -> TrialResult:
+    place = Path("trials") / side / cell.id / "0"
+    (folder.path / place).mkdir(parents=True, exist_ok=True)
+    findings: tuple[Finding, ...] = ()
+    if log is not None:
+        shutil.copyfile(log, folder.path / place / "console.log")
+        heading = f"patch {error.failure.prefix.number} breaks the {cell.flavour} build"
+        text = "\n".join((error.summary, *error.failure.errors))
+        findings = (Finding(oracle="build", kind="build", title=heading, signature=signature("build", error.failure.errors[0]), text=text),)
+    status = Status.FAIL if log is not None else Status.PASS
+    prefix = error.failure.prefix.number if log is not None else 0
+    result = TrialResult(
+        cell=cell,
+        side=side,
+        prefix=prefix,
+        tree=applied.prefixes[prefix].tree,
+        index=0,
+        seed=0,
+        status=status,
+        reason=error.summary if log is not None else "the base builds",
+        accelerator="none",
+        started=now().isoformat(timespec="seconds"),
+        evidence=str(place),
+        cases=(CaseResult(name="build", status=status, reason=error.summary if log is not None else "", findings=findings),),
+        findings=findings,
+        timing=Timing(),
+    )
+    results.write_trial(folder.path / place, result)
+    return result
