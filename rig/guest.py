@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import logging
 import shlex
 import socket
 import threading
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rig.clock import Deadline, Stopwatch
 from rig.errors import HostError
@@ -35,6 +36,10 @@ GLANCE = 0.05
 
 #: Seconds a killed command has to be gone before its channel is given up.
 KILL_SECONDS = 5.0
+
+T = TypeVar("T")
+
+_SILENCE = logging.NullHandler()
 
 
 class NoAnswerError(Exception):
@@ -130,20 +135,25 @@ class Guest:
         Raises NoAnswerError when sshd does not let us in before `deadline` (or the machine ends), and HostError when
         something else answers on that port.
         """
-        from paramiko import BadHostKeyException, SSHException
+        from paramiko import AuthenticationException, BadHostKeyException, SSHException
 
         attempt = 0
         error: Exception | None = None
         while not deadline.expired and vm_alive():
             attempt += 1
+            connection = _connection(port, keys, deadline)
             try:
-                return cls(_open(port, keys, deadline), vm_alive)
+                _attended(connection.open, deadline, vm_alive)
+                return cls(connection, vm_alive)
+            except AuthenticationException as refusal:
+                raise NoAnswerError(f"sshd refuses the key of this run ({refusal})") from refusal
             except BadHostKeyException as wrong:
                 raise HostError(
                     f"127.0.0.1:{port} answers with another host key than this run's guest has",
                     hint="something else took the port; look at what listens there",
                 ) from wrong
-            except (SSHException, OSError, EOFError) as failure:
+            except (SSHException, OSError, EOFError, _Lost) as failure:
+                connection.client.close()
                 error = failure
                 # A refused or reset connection: sshd said it listens, so it is about to, or it never will.
                 threading.Event().wait(min(0.05 * attempt, 0.5, deadline.remaining))
@@ -250,31 +260,18 @@ class Guest:
         return channel
 
     def _session(self, deadline: Deadline) -> Channel:
-        """Open a channel; raises _Lost or TimeoutError. The wait is cut so that the machine's end is noticed."""
+        """Open a channel; raises _Lost or TimeoutError."""
         from paramiko import SSHException
 
-        box: list[Channel | BaseException] = []
-        done = threading.Event()
+        def work() -> Channel:
+            return self._transport.open_session(timeout=max(1.0, deadline.remaining))
 
-        def work() -> None:
-            try:
-                box.append(self._transport.open_session(timeout=max(1.0, deadline.remaining)))
-            except BaseException as error:
-                box.append(error)
-            done.set()
-
-        threading.Thread(target=work, name="rig-ssh-open", daemon=True).start()
-        while not done.wait(GLANCE):
-            if not self._vm_alive() or not self._transport.is_active():
-                raise _Lost
-            if deadline.expired:
-                raise TimeoutError
-        result = box[0]
-        if isinstance(result, (SSHException, OSError, EOFError)):
-            raise _Lost from result
-        if isinstance(result, BaseException):
-            raise result
-        return result
+        try:
+            return _attended(work, deadline, lambda: self._vm_alive() and self._transport.is_active())
+        except TimeoutError:
+            raise
+        except (SSHException, OSError, EOFError) as error:
+            raise _Lost from error
 
     def _exec(self, channel: Channel, command: str) -> None:
         from paramiko import SSHException
@@ -299,8 +296,36 @@ class _Lost(Exception):
     """The machine or the connection is gone."""
 
 
-def _open(port: int, keys: RunKeys, deadline: Deadline) -> Any:
-    """Open a fabric connection that trusts the pinned host key only and offers the run's key only."""
+def _attended(work: Callable[[], T], deadline: Deadline, alive: Callable[[], bool]) -> T:
+    """Return what `work` returns or raises, unless the deadline (TimeoutError) or the machine's end (_Lost) is first.
+
+    What paramiko waits for, it waits for without an eye on the machine; so it waits in a thread, which ends when the
+    caller closes the connection.
+    """
+    box: list[T] = []
+    failure: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            box.append(work())
+        except BaseException as error:
+            failure.append(error)
+        done.set()
+
+    threading.Thread(target=run, name="rig-ssh", daemon=True).start()
+    while not done.wait(min(GLANCE, deadline.remaining)):
+        if not alive():
+            raise _Lost("the machine ended")
+        if deadline.expired:
+            raise TimeoutError("no answer in time")
+    if failure:
+        raise failure[0]
+    return box[0]
+
+
+def _connection(port: int, keys: RunKeys, deadline: Deadline) -> Any:
+    """Return a fabric connection, yet to be opened, that trusts the pinned host key and offers the run's key alone."""
     from fabric import Config, Connection
     from paramiko import Ed25519Key, RejectPolicy
     from paramiko.hostkeys import HostKeyEntry
@@ -328,11 +353,8 @@ def _open(port: int, keys: RunKeys, deadline: Deadline) -> Any:
     )
     connection.client.set_missing_host_key_policy(RejectPolicy())
     connection.client.get_host_keys().add(f"[127.0.0.1]:{port}", "ssh-ed25519", pinned.key)
-    try:
-        connection.open()
-    except BaseException:
-        connection.client.close()
-        raise
+    # paramiko logs tracebacks of what it raises anyway; without a handler they would go to the terminal.
+    logging.getLogger("paramiko").addHandler(_SILENCE)
     return connection
 
 
