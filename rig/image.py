@@ -128,13 +128,15 @@ def find_program(name: str) -> Path:
 
 def interpreter(elf: bytes) -> str | None:
     """Return the dynamic linker that an ELF file names (PT_INTERP), or None for a static one or another format."""
-    if elf[:4] != b"\x7fELF" or elf[4] != 2 or elf[5] != 1:  # 64-bit, little endian: x86-64
+    if elf[:6] != b"\x7fELF\2\1" or len(elf) < 64:  # 64-bit, little endian: x86-64
         return None
     offset, size, count = struct.unpack_from("<Q", elf, 32)[0], *struct.unpack_from("<HH", elf, 54)
-    for header in range(offset, offset + size * count, size):
+    for header in (offset + size * index for index in range(count)):
+        if header + 40 > len(elf):
+            return None  # cut short; the guest will say so
         kind, _, start, _, _, length = struct.unpack_from("<IIQQQQ", elf, header)
         if kind == 3:
-            return elf[start : start + length].rstrip(b"\0").decode()
+            return elf[start : start + length].rstrip(b"\0").decode(errors="replace")
     return None
 
 

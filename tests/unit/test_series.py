@@ -91,7 +91,10 @@ def test_a_line_that_looks_like_a_header_is_content(tmp_path: Path) -> None:
         ("Subject: x\n\n---\n--- /etc/passwd\n+++ /etc/passwd\n@@ -1 +1 @@\n-a\n+b\n", "outside the tree"),
         ("Subject: x\n\n---\n--- a/.git/config\n+++ b/.git/config\n@@ -1 +1 @@\n-a\n+b\n", "outside the tree"),
         ("Subject: x\n\n---\ndiff --git a/x b/../y\nrename from x\nrename to ../y\n", "outside the tree"),
-        ("Subject: x\nContent-Type: text/plain; charset=klingon\n\n---\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n", "klingon"),
+        (
+            "Subject: x\nContent-Type: text/plain; charset=klingon\n\n---\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n",
+            "klingon",
+        ),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, expected: str) -> None:
