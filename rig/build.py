@@ -80,7 +80,8 @@ class BrokenSeries(BuildError):
     def __init__(self, failure: Failure, count: int) -> None:
         prefix = failure.prefix
         super().__init__(
-            f"patch {prefix.number}/{count} ({prefix.subject!r}) breaks the {failure.flavour} build: {failure.errors[0]}",
+            f"patch {prefix.number}/{count} ({prefix.subject!r}) breaks the {failure.flavour} build: "
+            f"{failure.errors[0]}",
             hint="the patches before it build" if prefix.number > 1 else "the base builds",
             evidence=failure.log,
         )
@@ -96,7 +97,9 @@ def compiler() -> str:
 class Builder:
     """Builds the kernels of one applied series."""
 
-    def __init__(self, applied: Applied, store: Store, ui: Ui, *, jobs: int, timeout: float, always: bool = False) -> None:
+    def __init__(
+        self, applied: Applied, store: Store, ui: Ui, *, jobs: int, timeout: float, always: bool = False
+    ) -> None:
         self.applied = applied
         self.store = store
         self.ui = ui
@@ -111,8 +114,10 @@ class Builder:
 
     # -- what is asked for --------------------------------------------------------------------------------------------
 
-    def kernels(self, prefixes: Sequence[int], flavours: Sequence[Flavour], *, keep_going: bool = False) -> tuple[Kernel, ...]:
-        """Return the kernels of prefixes × flavours, building those that the store does not have.
+    def kernels(
+        self, prefixes: Sequence[int], flavours: Sequence[Flavour], *, keep_going: bool = False
+    ) -> tuple[Kernel, ...]:
+        """Return the kernels of all prefixes in all flavours, building those that the store does not have.
 
         Raises BrokenSeries naming the patch that breaks the build, HostError when the base itself does not build. With
         `keep_going` the other flavours are built before the first failure is raised.
@@ -146,7 +151,10 @@ class Builder:
     def _config_key(self, prefix: Prefix, flavour: Flavour) -> str:
         """Prefixes share a configuration as long as the series does not touch what it is made from."""
         touched = {path for patch in self.applied.series.patches[: prefix.number] for path in patch.paths}
-        matters = any(path.startswith("scripts/") or PurePosixPath(path).name.startswith(("Kconfig", "Makefile")) for path in touched)
+        matters = any(
+            path.startswith("scripts/") or PurePosixPath(path).name.startswith(("Kconfig", "Makefile"))
+            for path in touched
+        )
         tree = prefix.tree if matters else self.applied.base.tree
         return digest("kconfig-1", tree, flavour.key, self.compiler)
 
@@ -258,10 +266,14 @@ class Builder:
         status = stream(argv, lines.take, log=log, env=env, deadline=deadline)
         self.ui.settle()
         if status is None:
-            raise BuildError(f"{label}: the build took longer than {self.timeout:.0f} s", hint="timeouts.build=SECONDS", evidence=log)
+            raise BuildError(
+                f"{label}: the build took longer than {self.timeout:.0f} s", hint="timeouts.build=SECONDS", evidence=log
+            )
         if status != 0 and not lines.errors:
             if b"No space left on device" in log.read_bytes()[-20000:]:
-                raise HostError(f"{label}: no space left while building", hint="`rig clean`, or store=DIR elsewhere", evidence=log)
+                raise HostError(
+                    f"{label}: no space left while building", hint="`rig clean`, or store=DIR elsewhere", evidence=log
+                )
             lines.errors = (f"make ended with status {status}: {lines.last}",)
         elif status == 0:
             lines.errors = ()
@@ -317,7 +329,11 @@ def stream(
     """Run `argv`, giving each line of output to `take` and to the log; returns its status, None past the deadline."""
     import selectors
 
-    with log.open("ab") as sink, proc.Child(argv, env=env, stdout=proc.PIPE, stderr=proc.STDOUT) as child, selectors.DefaultSelector() as selector:
+    with (
+        log.open("ab") as sink,
+        proc.Child(argv, env=env, stdout=proc.PIPE, stderr=proc.STDOUT) as child,
+        selectors.DefaultSelector() as selector,
+    ):
         pipe = child.popen.stdout
         assert pipe is not None
         os.set_blocking(pipe.fileno(), False)

@@ -41,7 +41,9 @@ class Campaign:
         self._total = len(specs)
         left = [spec for spec in specs if not self._is_done(spec)]
         if self.folder.resumed:
-            self.ui.stage("test", f"resuming {self.folder.id}: {len(specs) - len(left)} of {len(specs)} trials are done")
+            self.ui.stage(
+                "test", f"resuming {self.folder.id}: {len(specs) - len(left)} of {len(specs)} trials are done"
+            )
         else:
             self.ui.stage("test", f"{len(specs)} trials of {self.config.budget:g} s in {self.folder.id}")
         count = schedule.slots(self.pipeline.options.jobs, (spec.machine.cpus for spec in left))

@@ -82,9 +82,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-f", "--file", type=Path, metavar="FILE", help="the configuration (default: rig.yaml)")
     made.add_argument("-C", "--directory", type=Path, metavar="DIR", help="work as if started in DIR")
     made.add_argument("-j", "--jobs", type=int, metavar="N", help="jobs at once (default: one per CPU)")
-    made.add_argument("-k", "--keep-going", action="store_true", help="build the other flavours when one does not build")
+    made.add_argument(
+        "-k", "--keep-going", action="store_true", help="build the other flavours when one does not build"
+    )
     made.add_argument("-n", "--dry-run", action="store_true", help="only say what would be done")
-    made.add_argument("-B", "--always-make", action="store_true", help="build kernels that are up to date, resume no run")
+    made.add_argument(
+        "-B", "--always-make", action="store_true", help="build kernels that are up to date, resume no run"
+    )
     made.add_argument("-s", "--silent", "--quiet", action="store_true", help="only the verdict and errors")
     made.add_argument("--json", action="store_true", help="list and test: print JSON on standard output")
     made.add_argument("--version", action="version", version=f"rig {__version__}")

@@ -72,7 +72,14 @@ def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: 
         made = keys.make_keys(root / "keys")
         image = pipeline.run_image(root / "image.cpio", made)
         accelerator = pipeline.accelerator(kernel, image)
-        lab = Lab(root=root, image=image, keys=made, disks=pipeline.disks, accelerator=accelerator.name, stop=threading.Event())
+        lab = Lab(
+            root=root,
+            image=image,
+            keys=made,
+            disks=pipeline.disks,
+            accelerator=accelerator.name,
+            stop=threading.Event(),
+        )
         return _shell_in(config, ui, lab, cell, kernel)
 
 
@@ -111,7 +118,9 @@ def _shell_in(config: Config, ui: Ui, lab: Lab, cell: Cell, kernel: Kernel) -> i
 def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) -> int:
     """Run the trial of a folder again, as it was, into `rerun-<n>/` below it; exits 1 when it is bad again."""
     if len(words) != 1 or not (Path(words[0]) / "plan.json").is_file():
-        raise ConfigError("usage: rig rerun DIR", hint="DIR is the folder of a trial: results/<run>/trials/<side>/<cell>/<index>")
+        raise ConfigError(
+            "usage: rig rerun DIR", hint="DIR is the folder of a trial: results/<run>/trials/<side>/<cell>/<index>"
+        )
     folder = Path(words[0]).resolve()
     plan = json.loads((folder / "plan.json").read_text())
     root = next((parent for parent in folder.parents if (parent / "config.json").is_file()), None)
@@ -130,7 +139,9 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     made = keys.make_keys(target / "keys")
     image = pipeline.run_image(target / "image.cpio", made)
     accelerator = pipeline.accelerator(kernel, image)
-    lab = Lab(root=target, image=image, keys=made, disks=pipeline.disks, accelerator=accelerator.name, stop=threading.Event())
+    lab = Lab(
+        root=target, image=image, keys=made, disks=pipeline.disks, accelerator=accelerator.name, stop=threading.Event()
+    )
     spec = TrialSpec(
         cell=cell,
         side=side,
@@ -161,5 +172,3 @@ def _store_of(root: Path) -> list[str]:
         return [f"store={json.loads((root / 'plan.json').read_text())['store']}"]
     except (OSError, ValueError, KeyError):
         return []
-
-

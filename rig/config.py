@@ -57,7 +57,9 @@ class KernelSource(Model):
     """Where the base tree comes from."""
 
     source: str = "debian:linux-source-6.12"
-    version: str | None = Field(None, description="refuse any other version of the source package or `make kernelversion`")
+    version: str | None = Field(
+        None, description="refuse any other version of the source package or `make kernelversion`"
+    )
 
 
 class Machine(Model):
@@ -252,12 +254,18 @@ def _explain(error: ErrorDetails) -> tuple[tuple[str | int, ...], str]:
     if kind == "extra_forbidden":
         known = _known_keys(path[:-1])
         close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        return path, f"unknown key, expected one of {', '.join(known)}" + (f"; did you mean {close[0]!r}?" if close else "")
+        return path, f"unknown key, expected one of {', '.join(known)}" + (
+            f"; did you mean {close[0]!r}?" if close else ""
+        )
     if kind == "value_error":
         return path, str(error["ctx"]["error"])
     if kind == "literal_error":
-        close = difflib.get_close_matches(str(error["input"]), re.findall(r"'([^']+)'", str(error["ctx"])), n=1, cutoff=0.5)
-        return path, f"{error['input']!r}, expected {error['ctx']['expected']}" + (f"; did you mean {close[0]!r}?" if close else "")
+        close = difflib.get_close_matches(
+            str(error["input"]), re.findall(r"'([^']+)'", str(error["ctx"])), n=1, cutoff=0.5
+        )
+        return path, f"{error['input']!r}, expected {error['ctx']['expected']}" + (
+            f"; did you mean {close[0]!r}?" if close else ""
+        )
     if kind in ("too_short", "missing"):
         return path, "empty, expected at least one entry" if kind == "too_short" else "missing"
     message = error["msg"][0].lower() + error["msg"][1:]
@@ -276,7 +284,9 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file", hint="run in the project's root, or name one with -f FILE") from None
+            raise ConfigError(
+                f"{path}: no such file", hint="run in the project's root, or name one with -f FILE"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
         data, positions = _parse(text, path.name)
@@ -295,7 +305,9 @@ def _lines(error: ValidationError, positions: _Positions, overridden: Mapping[tu
     lines: dict[str, None] = {}
     for details in error.errors():
         path, text = _explain(details)
-        source = next((o for p, o in overridden.items() if path[: len(p)] == p or p[: len(path)] == path and path), None)
+        source = next(
+            (o for p, o in overridden.items() if path[: len(p)] == p or (path and p[: len(path)] == path)), None
+        )
         where = f"command line: {source}" if source else positions.where(path)
         lines[f"{where}: {_dotted(path)}: {text}" if path else f"{where}: {text}"] = None
     return list(lines)

@@ -81,24 +81,42 @@ def checks(store: Path) -> Iterator[Check]:
     """Yield what a run depends on, in the order in which it is needed."""
     lacking = missing()
     for need in NEEDS:
-        yield Check(need not in lacking, True, f"{need.what}: for {need.why}" + (f"; package {need.package}" if need in lacking else ""))
+        yield Check(
+            need not in lacking,
+            True,
+            f"{need.what}: for {need.why}" + (f"; package {need.package}" if need in lacking else ""),
+        )
     if lacking:
         yield Check(False, True, f"install what is missing: {apt_command(lacking)}")
     yield _kvm()
     yield _disk(store)
     memory = _memory_gib()
     yield Check(memory >= 4, False, f"memory: {memory:.0f} GiB" + ("" if memory >= 4 else "; kernel builds want 4 GiB"))
-    yield Check(True, False, f"CPUs: {os.cpu_count()}" + ("; more vCPUs than cores is fine under TCG" if (os.cpu_count() or 1) < 4 else ""))
+    yield Check(
+        True,
+        False,
+        f"CPUs: {os.cpu_count()}" + ("; more vCPUs than cores is fine under TCG" if (os.cpu_count() or 1) < 4 else ""),
+    )
     ccache = shutil.which("ccache") is not None
-    yield Check(True, False, "ccache: " + ("used for kernel builds" if ccache else "not installed; it makes builds of other stores quicker"))
+    yield Check(
+        True,
+        False,
+        "ccache: " + ("used for kernel builds" if ccache else "not installed; it makes builds of other stores quicker"),
+    )
 
 
 def _kvm() -> Check:
     node = Path("/dev/kvm")
     if not node.exists():
-        return Check(False, False, "/dev/kvm: not there; machines run under TCG, which is slower and weaker evidence on timing")
+        return Check(
+            False, False, "/dev/kvm: not there; machines run under TCG, which is slower and weaker evidence on timing"
+        )
     if not os.access(node, os.R_OK | os.W_OK):
-        return Check(False, False, "/dev/kvm: no access; add yourself to its group (usermod -aG kvm $USER), or machines run under TCG")
+        return Check(
+            False,
+            False,
+            "/dev/kvm: no access; add yourself to its group (usermod -aG kvm $USER), or machines run under TCG",
+        )
     return Check(True, False, "/dev/kvm: can be opened; whether it can run a kernel is found out by booting one")
 
 
@@ -106,7 +124,9 @@ def _disk(store: Path) -> Check:
     there = next(path for path in (store, *store.parents) if path.exists())
     free = shutil.disk_usage(there).free / 2**30
     return Check(
-        free >= LOW_DISK_GIB, False, f"{store}: {free:.0f} GiB free" + ("" if free >= LOW_DISK_GIB else f"; a run wants {LOW_DISK_GIB}")
+        free >= LOW_DISK_GIB,
+        False,
+        f"{store}: {free:.0f} GiB free" + ("" if free >= LOW_DISK_GIB else f"; a run wants {LOW_DISK_GIB}"),
     )
 
 

@@ -42,11 +42,15 @@ class Git:
 
     at: Path
 
-    def run(self, *words: str | Path, timeout: float = 600, env: Mapping[str, str] | None = None, stdin: bytes | None = None) -> proc.Completed:
+    def run(
+        self, *words: str | Path, timeout: float = 600, env: Mapping[str, str] | None = None, stdin: bytes | None = None
+    ) -> proc.Completed:
         """Run a git command and return it finished, whatever its status."""
         return proc.run(self.argv(*words), timeout=timeout, env=_ENVIRONMENT | dict(env or {}), stdin=stdin)
 
-    def __call__(self, *words: str | Path, timeout: float = 600, env: Mapping[str, str] | None = None, stdin: bytes | None = None) -> str:
+    def __call__(
+        self, *words: str | Path, timeout: float = 600, env: Mapping[str, str] | None = None, stdin: bytes | None = None
+    ) -> str:
         """Run a git command and return its output, stripped; raises HostError when it fails."""
         done = self.run(*words, timeout=timeout, env=env, stdin=stdin)
         if not done.ok:

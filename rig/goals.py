@@ -70,11 +70,19 @@ def _dry_run(pipeline: Pipeline, goals: Sequence[str]) -> int:
         for prefix in (0, len(applied.series.patches)):
             for flavour in pipeline.flavours:
                 known = not pipeline.options.always and pipeline.builder.up_to_date(prefix, flavour)
-                ui.stage("build", f"{flavour.name} {'base' if prefix == 0 else f'base+{prefix}'}" + (" (up to date)" if known else " (would build)"))
+                ui.stage(
+                    "build",
+                    f"{flavour.name} {'base' if prefix == 0 else f'base+{prefix}'}"
+                    + (" (up to date)" if known else " (would build)"),
+                )
     if "test" in goals:
         config = pipeline.config
         count = len(pipeline.cells) * 2 * config.trials
-        ui.stage("test", f"would run {count} trials: {len(pipeline.cells)} cells x base and patched x {config.trials}, {config.budget:g} s each")
+        ui.stage(
+            "test",
+            f"would run {count} trials: {len(pipeline.cells)} cells x base and patched x {config.trials}, "
+            f"{config.budget:g} s each",
+        )
     return PASSED
 
 
@@ -89,7 +97,9 @@ def test(pipeline: Pipeline) -> Run:
     except BrokenSeries as error:
         return reporting.broken_build(pipeline, error)
     plan = _plan(pipeline, kernels)
-    with runs.open_run(pipeline.config.results, pipeline.applied.series, plan, resume=not pipeline.options.always) as folder:
+    with runs.open_run(
+        pipeline.config.results, pipeline.applied.series, plan, resume=not pipeline.options.always
+    ) as folder:
         try:
             trials, accelerator = Campaign(pipeline, kernels, folder).run()
             done = reporting.collect(pipeline, folder, kernels, accelerator, trials)

@@ -26,7 +26,7 @@ def fragments(names: Sequence[str], folder: Path) -> tuple[Path, ...]:
             known = sorted(file.stem for file in folder.glob("*.config"))
             close = difflib.get_close_matches(name, known, n=1)
             raise ConfigError(
-                f"flavours: no Kconfig fragment {name!r}, expected one of {', '.join(known) or 'nothing, as there is none'}"
+                f"flavours: no Kconfig fragment {name!r}, expected one of {', '.join(known) or 'none'}"
                 + (f"; did you mean {close[0]!r}?" if close else ""),
                 hint=f"fragments are the files NAME.config in {folder}",
             )
@@ -67,7 +67,9 @@ def configure(source: Path, objects: Path, files: Sequence[Path], *, log: Path, 
     for file in files:
         requested |= settings(file.read_text())
     if lost := dropped(requested, settings(text)):
-        raise BuildError("\n".join(_explain(lost, settings(text), source)), hint="see kconfigs/ for the fragments", evidence=log)
+        raise BuildError(
+            "\n".join(_explain(lost, settings(text), source)), hint="see kconfigs/ for the fragments", evidence=log
+        )
     return text
 
 

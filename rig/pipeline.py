@@ -1,11 +1,11 @@
 """The stages in the order of the data flow, each done once per call and only when it is asked for.
 
-    rig.yaml -> cells                 config.py, matrix.py
-    base tree -> prefixes             source.py, series.py
-    fragments, prefixes -> kernels    kconfig.py, build.py
-    guest-workloads -> image, disks   image.py, disks.py
-    kernels, image, cells -> trials   schedule.py, trial.py (and accel.py, vm.py, guest.py below it)
-    trials -> verdict -> reports      verdict.py, results.py, junit.py, summary.py
+rig.yaml -> cells                 config.py, matrix.py
+base tree -> prefixes             source.py, series.py
+fragments, prefixes -> kernels    kconfig.py, build.py
+guest-workloads -> image, disks   image.py, disks.py
+kernels, image, cells -> trials   schedule.py, trial.py (and accel.py, vm.py, guest.py below it)
+trials -> verdict -> reports      verdict.py, results.py, junit.py, summary.py
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class Pipeline:
         with self.ledger.time("series"):
             patches = series.read(config.series, source=config.kernel.source)
         with self.ledger.time("source"):
-            base = source.resolve(config.kernel.source, config.kernel.version, self.store, say=lambda text: self.ui.stage("source", text))
+            base = source.resolve(
+                config.kernel.source, config.kernel.version, self.store, say=lambda text: self.ui.stage("source", text)
+            )
         with self.ledger.time("apply"):
             applied, fresh = series.apply(base, patches, self.store)
         count = len(patches.patches)
@@ -107,7 +109,9 @@ class Pipeline:
     def builder(self) -> Builder:
         """The builder of this series."""
         options, config = self.options, self.config
-        return Builder(self.applied, self.store, self.ui, jobs=options.jobs, timeout=config.timeouts.build, always=options.always)
+        return Builder(
+            self.applied, self.store, self.ui, jobs=options.jobs, timeout=config.timeouts.build, always=options.always
+        )
 
     def kernels(self) -> dict[tuple[str, Side], Kernel]:
         """Return the base and the patched kernel of every flavour; raises BrokenSeries when one does not build."""
@@ -134,8 +138,12 @@ class Pipeline:
             if not file.is_file():
                 known = ", ".join(sorted(path.stem for path in folder.glob("*.c"))) or "nothing"
                 raise ConfigError(f"workloads: no program {name!r} in {folder}, expected one of {known}")
-            key = digest("workload-1", *WORKLOAD_FLAGS, self.builder.compiler, *(path.read_bytes() for path in (file, *headers)))
-            stored = self.store.get("workload", key) or self.store.publish("workload", key, lambda target, f=file: _compile(f, target))  # type: ignore[misc]
+            key = digest(
+                "workload-1", *WORKLOAD_FLAGS, self.builder.compiler, *(path.read_bytes() for path in (file, *headers))
+            )
+            stored = self.store.get("workload", key) or self.store.publish(
+                "workload", key, lambda target, f=file: _compile(f, target)
+            )  # type: ignore[misc]
             found[name] = stored / file.stem
         return found
 
@@ -185,7 +193,9 @@ def _compile(file: Path, target: Path) -> None:
     done = proc.run(["gcc", *WORKLOAD_FLAGS, "-o", target / file.stem, file], timeout=300)
     if not done.ok:
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip() or "no output")
-        raise ConfigError(f"{file.name} does not compile: {first}", hint="guest-workloads/ are C programs over rig.h", evidence=file)
+        raise ConfigError(
+            f"{file.name} does not compile: {first}", hint="guest-workloads/ are C programs over rig.h", evidence=file
+        )
 
 
 def _tool_of(filesystem: str) -> str:

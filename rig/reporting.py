@@ -40,7 +40,9 @@ def collect(
         rig_version=__version__,
         complete=True,
         host=_host(accelerator, pipeline.builder.compiler),
-        base=Base(source=f"{applied.base.source} ({applied.base.version})", commit=applied.base.commit, tree=applied.base.tree),
+        base=Base(
+            source=f"{applied.base.source} ({applied.base.version})", commit=applied.base.commit, tree=applied.base.tree
+        ),
         series=_series_info(applied, pipeline.config.series),
         kernels=tuple(kernels.values()),
         config=pipeline.config.model_dump(mode="json"),
@@ -52,7 +54,8 @@ def collect(
 
 def _series_info(applied: Applied, path: str) -> SeriesInfo:
     patches = tuple(
-        Patch(number=prefix.number, subject=prefix.subject, commit=prefix.commit, tree=prefix.tree) for prefix in applied.prefixes[1:]
+        Patch(number=prefix.number, subject=prefix.subject, commit=prefix.commit, tree=prefix.tree)
+        for prefix in applied.prefixes[1:]
     )
     return SeriesInfo(name=applied.series.name, path=path, patches=patches)
 
@@ -80,17 +83,26 @@ def write(path: Path, done: Run) -> None:
 def broken_build(pipeline: Pipeline, error: BrokenSeries) -> Run:
     """Return a run that says which patch breaks the build: a regression, with the same reports as any other."""
     failure, applied = error.failure, pipeline.applied
-    plan = {"config": pipeline.config.model_dump(mode="json"), "series": applied.series.key, "broken": failure.prefix.commit}
+    plan = {
+        "config": pipeline.config.model_dump(mode="json"),
+        "series": applied.series.key,
+        "broken": failure.prefix.commit,
+    }
     with runs.open_run(pipeline.config.results, applied.series, plan, resume=False) as folder:
         cell = Cell(flavour=failure.flavour, machine="host", workload="build", filesystem="none")
-        trials = (_build_trial(folder, cell, Side.BASE, applied, None, error), _build_trial(folder, cell, Side.PATCHED, applied, failure.log, error))
+        trials = (
+            _build_trial(folder, cell, Side.BASE, applied, None, error),
+            _build_trial(folder, cell, Side.PATCHED, applied, failure.log, error),
+        )
         done = collect(pipeline, folder, {}, NO_ACCELERATOR, trials)
         write(folder.path, done)
         pipeline.ui.say(str(error))
         return done
 
 
-def _build_trial(folder: RunFolder, cell: Cell, side: Side, applied: Applied, log: Path | None, error: BrokenSeries) -> TrialResult:
+def _build_trial(
+    folder: RunFolder, cell: Cell, side: Side, applied: Applied, log: Path | None, error: BrokenSeries
+) -> TrialResult:
     place = Path("trials") / side / cell.id / "0"
     (folder.path / place).mkdir(parents=True, exist_ok=True)
     findings: tuple[Finding, ...] = ()
@@ -98,7 +110,15 @@ def _build_trial(folder: RunFolder, cell: Cell, side: Side, applied: Applied, lo
         shutil.copyfile(log, folder.path / place / "console.log")
         heading = f"patch {error.failure.prefix.number} breaks the {cell.flavour} build"
         text = "\n".join((error.summary, *error.failure.errors))
-        findings = (Finding(oracle="build", kind="build", title=heading, signature=signature("build", error.failure.errors[0]), text=text),)
+        findings = (
+            Finding(
+                oracle="build",
+                kind="build",
+                title=heading,
+                signature=signature("build", error.failure.errors[0]),
+                text=text,
+            ),
+        )
     status = Status.FAIL if log is not None else Status.PASS
     prefix = error.failure.prefix.number if log is not None else 0
     result = TrialResult(
@@ -113,7 +133,9 @@ def _build_trial(folder: RunFolder, cell: Cell, side: Side, applied: Applied, lo
         accelerator="none",
         started=now().isoformat(timespec="seconds"),
         evidence=str(place),
-        cases=(CaseResult(name="build", status=status, reason=error.summary if log is not None else "", findings=findings),),
+        cases=(
+            CaseResult(name="build", status=status, reason=error.summary if log is not None else "", findings=findings),
+        ),
         findings=findings,
         timing=Timing(),
     )

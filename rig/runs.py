@@ -1,11 +1,11 @@
 """The folder of a run: made, locked, resumed, closed.
 
-    results/<run>/
-        plan.json        what the run is made of, before anything is started; a run without results.json can be resumed
-        config.json      the configuration as it was resolved; series/ the patches: enough to run any trial again
-        trials/<side>/<cell>/<index>/   evidence, see trial.py
-        results.json, junit.xml, summary.txt, summary.md
-    results/latest       a link to the newest run
+results/<run>/
+    plan.json        what the run is made of, before anything is started; a run without results.json can be resumed
+    config.json      the configuration as it was resolved; series/ the patches: enough to run any trial again
+    trials/<side>/<cell>/<index>/   evidence, see trial.py
+    results.json, junit.xml, summary.txt, summary.md
+results/latest       a link to the newest run
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def latest(results: Path) -> Path:
 
 
 def _interrupted(results: Path, key: str, stack: contextlib.ExitStack) -> RunFolder | None:
-    for path in sorted((entry.parent for entry in results.glob(f"*/{PLAN}") if not entry.parent.is_symlink()), reverse=True):
+    for path in sorted(
+        (entry.parent for entry in results.glob(f"*/{PLAN}") if not entry.parent.is_symlink()), reverse=True
+    ):
         try:
             same = json.loads((path / PLAN).read_text())["key"] == key
         except (OSError, ValueError, KeyError, TypeError):
@@ -97,7 +99,8 @@ def _new(results: Path, series: Series, key: str, plan: Mapping[str, Any], stack
         write_atomically(path / "config.json", json.dumps(plan["config"], indent=1, sort_keys=True) + "\n")
         write_atomically(
             path / PLAN,
-            json.dumps({"key": key, "started": moment.isoformat(timespec="seconds"), **plan}, indent=1, sort_keys=True) + "\n",
+            json.dumps({"key": key, "started": moment.isoformat(timespec="seconds"), **plan}, indent=1, sort_keys=True)
+            + "\n",
         )
         return RunFolder(path, resumed=False)
     raise HostError(f"{results}: no free name for a run's folder")

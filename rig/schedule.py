@@ -56,11 +56,13 @@ class BootClock:
             self._slowest[flavour] = max(seconds, self._slowest.get(flavour, 0.0))
 
 
-def execute(tasks: Sequence[T], run: Callable[[T], None], *, count: int, stop: threading.Event, until: float | None = None) -> None:
+def execute(
+    tasks: Sequence[T], run: Callable[[T], None], *, count: int, stop: threading.Event, until: float | None = None
+) -> None:
     """Run every task on one of `count` slots; past the monotonic time `until`, no further one is begun.
 
-    The first exception of a task, or an interrupt here, sets `stop` (which the tasks watch) and is raised when all slots
-    have come to rest.
+    The first exception of a task, or an interrupt here, sets `stop` (which the tasks watch) and is raised when all
+    slots have come to rest.
     """
     waiting = deque(tasks)
     failures: list[BaseException] = []

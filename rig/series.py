@@ -23,7 +23,9 @@ from rig.store import Store, digest
 
 _MAIL_START = re.compile(rb"^From \S+.*\d\d:\d\d:\d\d.*$", re.MULTILINE)
 _DIFF_START = re.compile(r"^(?:diff --git |--- \S)", re.MULTILINE)
-_HEADER_PATHS = re.compile(r"^(?:--- |\+\+\+ |rename (?:from|to) |copy (?:from|to) )(\"?.*?\"?)(?:\t.*)?$", re.MULTILINE)
+_HEADER_PATHS = re.compile(
+    r"^(?:--- |\+\+\+ |rename (?:from|to) |copy (?:from|to) )(\"?.*?\"?)(?:\t.*)?$", re.MULTILINE
+)
 _NUMBERED = re.compile(r"\[[^\]]*?(\d+)/(\d+)\]")
 
 
@@ -104,7 +106,9 @@ def read(origin: str, *, source: str = "") -> Series:
         )
     patches = tuple(_patch(number, name, mail) for number, (name, mail) in enumerate(mails, start=1))
     if not patches:
-        raise SeriesError(f"series={origin}: holds no patch", hint="expected *.patch files as `git format-patch` writes them")
+        raise SeriesError(
+            f"series={origin}: holds no patch", hint="expected *.patch files as `git format-patch` writes them"
+        )
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "series"
     return Series(name=clean[:60], origin=origin, patches=patches)
 
@@ -155,7 +159,8 @@ def _bare(diff: bytes, name: str) -> bytes:
     cut = re.search(rb"^(?:diff --git |--- |Index: )", diff, re.MULTILINE)
     words, rest = (diff[: cut.start()], diff[cut.start() :]) if cut else (b"", diff)
     subject = PurePosixPath(name).stem
-    head = f"From: {IDENTITY['GIT_AUTHOR_NAME']} <{IDENTITY['GIT_AUTHOR_EMAIL']}>\nDate: Sat, 1 Jan 2000 00:00:00 +0000\nSubject: {subject}\n\n"
+    author = f"{IDENTITY['GIT_AUTHOR_NAME']} <{IDENTITY['GIT_AUTHOR_EMAIL']}>"
+    head = f"From: {author}\nDate: Sat, 1 Jan 2000 00:00:00 +0000\nSubject: {subject}\n\n"
     return head.encode() + words.strip() + b"\n---\n" + rest
 
 
@@ -175,7 +180,9 @@ def _text(mail: bytes, name: str) -> str:
     except LookupError as error:
         raise SeriesError(f"{name}: {error}") from None
     if message.is_multipart():
-        raise SeriesError(f"{name}: a multipart mail", hint="save the patch as plain text, or take the mbox from the list's archive")
+        raise SeriesError(
+            f"{name}: a multipart mail", hint="save the patch as plain text, or take the mbox from the list's archive"
+        )
     return body.decode(charset)
 
 
@@ -188,7 +195,9 @@ def _subject(mail: bytes, *, keep_prefix: bool = False) -> str:
 def _patch(number: int, name: str, mail: bytes) -> Patch:
     text = _text(mail, name)
     diff = text[match.start() :] if (match := _DIFF_START.search(text)) else ""
-    if not re.search(r"^(?:@@ |GIT binary patch|rename |copy |new file mode |deleted file mode |old mode )", diff, re.MULTILINE):
+    if not re.search(
+        r"^(?:@@ |GIT binary patch|rename |copy |new file mode |deleted file mode |old mode )", diff, re.MULTILINE
+    ):
         raise SeriesError(f"{name}: a damaged patch (its diff has no hunk)")
     return Patch(number=number, name=name, subject=_subject(mail) or name, mail=mail, paths=tuple(_touched(diff, name)))
 
@@ -200,7 +209,9 @@ def _touched(diff: str, name: str) -> Iterator[str]:
             path = raw[2:] if raw[:2] in ("a/", "b/") else raw
             parts = PurePosixPath(path).parts
             if path.startswith("/") or ".." in parts or ".git" in parts or not parts:
-                raise SeriesError(f"{name}: touches {path!r}, which is outside the tree", hint="the rig refuses such patches")
+                raise SeriesError(
+                    f"{name}: touches {path!r}, which is outside the tree", hint="the rig refuses such patches"
+                )
             if path not in seen:
                 seen.add(path)
                 yield path
@@ -237,7 +248,9 @@ def _range(origin: str, source: str) -> tuple[list[tuple[str, bytes]], str]:
     local = Path(repo).expanduser()
     if not repo or not local.exists() or span.startswith("-"):
         raise SeriesError(f"series={origin}: no repository to take the range from", hint="write git:PATH#A..B")
-    done = Git(local.resolve()).run("format-patch", "--stdout", "--no-signature", "--no-renames", "--zero-commit", span, "--", timeout=120)
+    done = Git(local.resolve()).run(
+        "format-patch", "--stdout", "--no-signature", "--no-renames", "--zero-commit", span, "--", timeout=120
+    )
     if not done.ok:
         raise SeriesError(f"series={origin}: {(done.stderr.strip() or 'no such range').splitlines()[-1]}")
     if not done.stdout.strip():
@@ -280,7 +293,15 @@ def _am(git: Git, base: BaseTree, series: Series, store: Store) -> list[str]:
     tree("checkout", "--quiet", "--detach", base.commit)
     commits = []
     for patch in series.patches:
-        done = tree.run("am", "-3", "--quiet", "--keep-non-patch", "--committer-date-is-author-date", stdin=patch.mail, env=_committer())
+        done = tree.run(
+            "am",
+            "-3",
+            "--quiet",
+            "--keep-non-patch",
+            "--committer-date-is-author-date",
+            stdin=patch.mail,
+            env=_committer(),
+        )
         if not done.ok:
             raise _conflict(tree, base, series, patch, done.stdout + done.stderr)
         commits.append(tree("rev-parse", "HEAD"))
@@ -299,16 +320,24 @@ def _conflict(tree: Git, base: BaseTree, series: Series, patch: Patch, words: st
     dry = tree.run("apply", "--check", "--verbose", "-", stdin=shown.stdout.encode()) if shown.ok else None
     detail = (dry.stderr if dry else "") + words
     failed = re.search(r"^error: patch failed: (.+):(\d+)$", detail, re.MULTILINE)
-    missing = re.search(r"^error: (.+): (does not exist in index|No such file or directory|already exists in index)", detail, re.MULTILINE)
+    missing = re.search(
+        r"^error: (.+): (does not exist in index|No such file or directory|already exists in index)",
+        detail,
+        re.MULTILINE,
+    )
     merged = re.search(r"^CONFLICT \(.*?\): .* in (.+)$", words, re.MULTILINE)
     if failed:
         where = f"{failed[1]}, hunk at line {failed[2]}"
     elif missing:
-        where = f"{missing[1]} {missing[2].replace(' in index', '').replace('No such file or directory', 'does not exist')}"
+        where = (
+            f"{missing[1]} {missing[2].replace(' in index', '').replace('No such file or directory', 'does not exist')}"
+        )
     elif merged:
         where = f"{merged[1]}"
     else:
-        where = next((line for line in detail.splitlines() if line.startswith(("error:", "fatal:"))), "git am refused it")
+        where = next(
+            (line for line in detail.splitlines() if line.startswith(("error:", "fatal:"))), "git am refused it"
+        )
     return SeriesError(
         f"patch {patch.number}/{len(series.patches)} ({patch.name}: {patch.subject!r}) does not apply to {base.source} "
         f"({base.version}): {where}",

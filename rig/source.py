@@ -69,7 +69,9 @@ def resolve(source: str, version: str | None, store: Store, *, say: Callable[[st
         git = repository(store)
         commit = _KINDS[kind](rest, git, store, say)
         text, tree = git("log", "-1", "--format=%B", commit), git.trees_of([commit])[0]
-    found = text.splitlines()[0].removeprefix("rig base ") if text.startswith("rig base ") else _kernel_version(git, commit)
+    found = (
+        text.splitlines()[0].removeprefix("rig base ") if text.startswith("rig base ") else _kernel_version(git, commit)
+    )
     if version is not None and version not in (found, _kernel_version(git, commit)):
         raise ConfigError(
             f"kernel.version: {source} is version {found}, expected {version}",
@@ -110,7 +112,9 @@ def _downloaded(package: str, store: Store, say: Callable[[str], None]) -> tuple
         packed = sorted(work.glob(f"{package}_*.deb"))
         if not done.ok or not packed:
             why = (done.stderr.strip() or "no output").splitlines()[-1]
-            raise HostError(f"{package} is neither installed nor can apt download it: {why}", hint=f"apt-get install {package}")
+            raise HostError(
+                f"{package} is neither installed nor can apt download it: {why}", hint=f"apt-get install {package}"
+            )
     proc.check(["dpkg-deb", "-x", packed[-1], work / "unpacked"], timeout=600)
     version = proc.check(["dpkg-deb", "-f", packed[-1], "Version"], timeout=30).strip()
     return work / "unpacked/usr/src" / f"{package}.tar.xz", version
@@ -135,7 +139,7 @@ def _tarball(rest: str, git: Git, store: Store, say: Callable[[str], None]) -> s
     return _archive(target, git, say)
 
 
-def _git(rest: str, git: Git, store: Store, say: Callable[[str], None]) -> str:
+def _git(rest: str, git: Git, _store: Store, say: Callable[[str], None]) -> str:
     url, _, ref = rest.partition("#")
     if url.startswith("-") or ref.startswith("-"):
         raise ConfigError(f"kernel.source: git:{rest} is not an address")
@@ -160,7 +164,7 @@ def _git(rest: str, git: Git, store: Store, say: Callable[[str], None]) -> str:
     return commit
 
 
-def _dir(rest: str, git: Git, store: Store, say: Callable[[str], None]) -> str:
+def _dir(rest: str, git: Git, _store: Store, say: Callable[[str], None]) -> str:
     root = Path(rest).expanduser().resolve()
     if not (root / "Makefile").exists():
         raise ConfigError(f"kernel.source: dir:{rest}: no kernel tree there (no Makefile)")
@@ -234,7 +238,9 @@ def _tar_entries(tar: tarfile.TarFile, name: str) -> Iterator[_Entry]:
     for member in tar:
         parts = PurePosixPath(member.name).parts
         if member.name.startswith("/") or ".." in parts or ".git" in parts:
-            raise ConfigError(f"kernel.source: {name}: member {member.name!r} leaves the folder", hint="do not use this archive")
+            raise ConfigError(
+                f"kernel.source: {name}: member {member.name!r} leaves the folder", hint="do not use this archive"
+            )
         path = "/".join(part for part in parts if part != ".").partition("/")[2]
         if not path or member.isdir():
             continue
@@ -244,7 +250,9 @@ def _tar_entries(tar: tarfile.TarFile, name: str) -> Iterator[_Entry]:
             mode = "100755" if member.mode & 0o100 else "100644"
             yield _Entry(path, mode, member.size, lambda m=member: _extracted(tar, m))  # type: ignore[misc]
         else:
-            raise ConfigError(f"kernel.source: {name}: member {member.name!r} is neither file, folder nor symbolic link")
+            raise ConfigError(
+                f"kernel.source: {name}: member {member.name!r} is neither file, folder nor symbolic link"
+            )
 
 
 def _extracted(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
@@ -285,7 +293,12 @@ def _imported(mark: str, entries: Iterable[_Entry], git: Git, say: Callable[[str
 
 
 def _write(sink: IO[bytes], entry: _Entry) -> None:
-    quoted = entry.path.encode("utf-8", "surrogateescape").replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+    quoted = (
+        entry.path.encode("utf-8", "surrogateescape")
+        .replace(b"\\", b"\\\\")
+        .replace(b'"', b'\\"')
+        .replace(b"\n", b"\\n")
+    )
     sink.write(b'M %s inline "%s"\n' % (entry.mode.encode(), quoted))
     if entry.open is None:
         target = entry.target.encode("utf-8", "surrogateescape")

@@ -74,7 +74,9 @@ def no_space_is_a_host_error(where: Path) -> Iterator[None]:
                 hint="`rig clean` empties the store; store=DIR or out=DIR puts it elsewhere",
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise HostError(f"{error.filename or where}: {error.strerror}", hint="store=DIR or out=DIR puts it elsewhere") from error
+            raise HostError(
+                f"{error.filename or where}: {error.strerror}", hint="store=DIR or out=DIR puts it elsewhere"
+            ) from error
         raise
 
 

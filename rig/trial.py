@@ -175,7 +175,7 @@ class _Session:
             outcome, guest = reach(vm, lab.keys, Deadline(spec.boot_timeout), lambda: self._alive(vm))
             if guest is not None:
                 with guest:
-                    self._use(vm, guest, outcome)
+                    self._use(vm, guest)
             elif vm.alive:
                 self._ask_where_it_hangs(vm)
             end = vm.end  # before the rig itself ends the machine
@@ -190,11 +190,11 @@ class _Session:
             self._last_words = Deadline(LAST_WORDS)
 
     def _alive(self, vm: Vm) -> bool:
-        """Whether it is worth waiting for the machine: it runs, is not past its last words, and nobody wants us to stop."""
+        """Whether the machine is worth waiting for: it runs, is not past its last words, and the run goes on."""
         spoken = self._last_words is not None and self._last_words.expired
         return vm.alive and not spoken and not self.lab.stop.is_set()
 
-    def _use(self, vm: Vm, guest: Guest, outcome: BootOutcome) -> None:
+    def _use(self, vm: Vm, guest: Guest) -> None:
         try:
             self.state = guest.read_state()
         except NoAnswerError:

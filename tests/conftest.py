@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def fragments(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_store() -> Path:
-    """Where the boot tests keep real kernels: RIG_TEST_STORE, or the user's own store, so that a second run is quick."""
+    """Where the boot tests keep real kernels: RIG_TEST_STORE, or the user's own store: a second run is quick."""
     return Path(os.environ.get("RIG_TEST_STORE") or default_store())
 
 
@@ -61,6 +60,6 @@ def real_kernels(real_pipeline: Pipeline) -> dict[tuple[str, Side], Kernel]:
 
 
 @pytest.fixture(scope="session")
-def built_kernel(real_kernels: dict[tuple[str, Side], Kernel]) -> Iterator[Kernel]:
+def built_kernel(real_kernels: dict[tuple[str, Side], Kernel]) -> Kernel:
     """The base kernel in the debug flavour."""
-    yield real_kernels["debug", Side.BASE]
+    return real_kernels["debug", Side.BASE]

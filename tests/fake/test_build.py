@@ -42,7 +42,9 @@ def flavours(fragments: Path, **named: list[str]) -> tuple[object, ...]:
 
 def make_tarball(tree: Path, target: Path, extra: Sequence[tarfile.TarInfo] = ()) -> Path:
     with tarfile.open(target, "w:xz") as tar:
-        tar.add(tree, arcname="linux-6.12", filter=lambda m: None if "/.git" in m.name and m.name.endswith(".git") else m)
+        tar.add(
+            tree, arcname="linux-6.12", filter=lambda m: None if "/.git" in m.name and m.name.endswith(".git") else m
+        )
         for member in extra:
             tar.addfile(member, io.BytesIO(b"x" * member.size))
     return target
@@ -126,7 +128,9 @@ def test_prefixes_are_commits_with_trees(tree: Path, store: Store, tmp_path: Pat
 WARNS_AFTER_GOOD = ("mm: keep a spare", "mm/memory.c", "\treturn 4;", "\tint spare;\n\treturn 4;")
 
 
-def test_a_conflict_names_patch_file_hunk_and_base_and_leaves_the_tree(tree: Path, store: Store, tmp_path: Path) -> None:
+def test_a_conflict_names_patch_file_hunk_and_base_and_leaves_the_tree(
+    tree: Path, store: Store, tmp_path: Path
+) -> None:
     folder = fakelinux.make_series(tree, tmp_path / "demo", [GOOD, ("mm: b", "mm/filemap.c", "return 2", "return 9")])
     (tree / "mm/filemap.c").write_text("int rewritten;\n")
     fakelinux.git(tree, "commit", "-qam", "rewrite")
@@ -190,10 +194,15 @@ def test_two_builds_of_a_key_give_the_same_bytes(tree: Path, store: Store, tmp_p
     one = builder(made, store).kernels([1], flavours_of({"debug": ["base"]}, fragments))[0].bzimage.read_bytes()
     other_store = Store(tmp_path / "other-store")
     again = apply(resolved(tree, other_store), made.series, other_store)[0]
-    assert builder(again, other_store).kernels([1], flavours_of({"debug": ["base"]}, fragments))[0].bzimage.read_bytes() == one
+    assert (
+        builder(again, other_store).kernels([1], flavours_of({"debug": ["base"]}, fragments))[0].bzimage.read_bytes()
+        == one
+    )
 
 
-def test_a_build_error_is_laid_at_the_patch_that_brought_it(tree: Path, store: Store, tmp_path: Path, fragments: Path) -> None:
+def test_a_build_error_is_laid_at_the_patch_that_brought_it(
+    tree: Path, store: Store, tmp_path: Path, fragments: Path
+) -> None:
     made = applied(tree, store, tmp_path, [GOOD, BREAKS, ("mm: b", "mm/filemap.c", "return 2", "return 9")])
     with pytest.raises(BrokenSeries) as caught:
         builder(made, store).kernels([0, 3], flavours_of({"debug": ["base"]}, fragments))
@@ -202,7 +211,9 @@ def test_a_build_error_is_laid_at_the_patch_that_brought_it(tree: Path, store: S
     assert "retrun" in caught.value.evidence.read_text()
 
 
-def test_a_series_that_mends_itself_builds_at_its_ends(tree: Path, store: Store, tmp_path: Path, fragments: Path) -> None:
+def test_a_series_that_mends_itself_builds_at_its_ends(
+    tree: Path, store: Store, tmp_path: Path, fragments: Path
+) -> None:
     made = applied(tree, store, tmp_path, [BREAKS, MENDS])
     assert len(builder(made, store).kernels([0, 2], flavours_of({"debug": ["base"]}, fragments))) == 2
     with pytest.raises(BrokenSeries, match="patch 1/2"):
@@ -217,11 +228,13 @@ def test_keep_going_builds_the_other_flavours_first(tree: Path, store: Store, tm
     assert all(builder(made, store).up_to_date(0, flavour) for flavour in some)
 
 
-def test_a_base_that_does_not_build_is_not_the_series_fault(tree: Path, store: Store, tmp_path: Path, fragments: Path) -> None:
+def test_a_base_that_does_not_build_is_not_the_series_fault(
+    tree: Path, store: Store, tmp_path: Path, fragments: Path
+) -> None:
     (tree / "mm/memory.c").write_text("int memory(void) { return 3 }\n")
     fakelinux.git(tree, "commit", "-qam", "broken base")
     made = applied(tree, store, tmp_path, [("mm: c", "mm/filemap.c", "return 1", "return 7")])
-    with pytest.raises(HostError, match="the base does not build in flavour debug: mm/memory.c:1"):
+    with pytest.raises(HostError, match=r"the base does not build in flavour debug: mm/memory\.c:1"):
         builder(made, store).kernels([0, 1], flavours_of({"debug": ["base"]}, fragments))
 
 
@@ -243,12 +256,12 @@ def test_dropped_symbols_stop_the_build_and_say_why(tree: Path, store: Store, tm
 
 
 def test_a_build_past_its_deadline_is_killed(tree: Path, store: Store, tmp_path: Path, fragments: Path) -> None:
-    made = applied(tree, store, tmp_path, [("mm: slow", "Makefile", "\t@echo \"  LD", "\t@sleep 60; echo \"  LD")])
+    made = applied(tree, store, tmp_path, [("mm: slow", "Makefile", '\t@echo "  LD', '\t@sleep 60; echo "  LD')])
     slow = Builder(made, store, Ui(quiet=True), jobs=1, timeout=3)
     with pytest.raises(BuildError, match="took longer than 3 s"):
         slow.kernels([1], flavours_of({"debug": ["base"]}, fragments))
 
 
 def test_an_unknown_fragment(fragments: Path) -> None:
-    with pytest.raises(ConfigError, match="no Kconfig fragment 'debug-mv'.*did you mean 'debug-vm'"):
+    with pytest.raises(ConfigError, match=r"no Kconfig fragment 'debug-mv'.*did you mean 'debug-vm'"):
         flavours_of({"debug": ["base", "debug-mv"]}, fragments)

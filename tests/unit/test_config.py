@@ -94,7 +94,7 @@ def test_overrides_reach_every_depth_and_name_themselves_when_wrong(tmp_path: Pa
     assert config.select == ("a", "b")
     with pytest.raises(ConfigError, match="command line: budget=soon: budget: 'soon'"):
         load(path, ["budget=soon"])
-    with pytest.raises(ConfigError, match="command line: bugdet=1: bugdet: unknown key.*did you mean 'budget'"):
+    with pytest.raises(ConfigError, match=r"command line: bugdet=1: bugdet: unknown key.*did you mean 'budget'"):
         load(path, ["bugdet=1"])
     with pytest.raises(ConfigError, match="not a group of keys"):
         load(path, ["budget=1", "budget.x=1"])

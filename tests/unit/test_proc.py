@@ -71,7 +71,8 @@ def test_nothing_survives_the_death_of_the_rig(tmp_path: Path, number: signal.Si
     pids = tmp_path / "pids"
     code = (
         "from rig import proc; import time\n"
-        f"c = proc.Child(['sh', '-c', 'sleep 100 & echo $! > {pids}.new; echo $$ >> {pids}.new; mv {pids}.new {pids}; wait'])\n"
+        f"script = 'sleep 100 & echo $! > {pids}.new; echo $$ >> {pids}.new; mv {pids}.new {pids}; wait'\n"
+        "c = proc.Child(['sh', '-c', script])\n"
         "time.sleep(100)\n"
     )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

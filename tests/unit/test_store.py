@@ -52,9 +52,9 @@ def test_a_damaged_object_is_removed_not_returned(store: Store, damage: str) -> 
 def test_a_fill_that_fails_leaves_nothing(store: Store) -> None:
     def fill(target: Path) -> None:
         (target / "a").write_text("half")
-        raise ValueError
+        raise ValueError("no")
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no"):
         store.publish("thing", "k", fill)
     assert store.get("thing", "k") is None
     assert not list((store.root / "tmp").iterdir())
