@@ -28,7 +28,6 @@
 #include "rig.h"
 
 #include <pthread.h>
-#include <sys/syscall.h>
 
 #define MAX_PAGES	2048
 #define MAX_THREADS	8

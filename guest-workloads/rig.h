@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <inttypes.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -36,6 +37,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -106,6 +108,7 @@ struct rig_shared {
 	uint32_t broken;
 	char broken_why[192];
 	uint32_t nr_findings;
+	int64_t started_ns;
 	int64_t first_finding_ns;
 	struct rig_finding findings[RIG_MAX_FINDINGS];
 	uint64_t counters[RIG_MAX_COUNTERS];
@@ -431,6 +434,24 @@ static inline bool rig_stopped(void)
 	return rig_load(&rig_shared->stop);
 }
 
+/*
+ * Waits until *word is no longer value. Sleeping in the kernel, not spinning:
+ * a spinning virtual CPU takes the host's core from the one that it waits for.
+ * The timeout is only there to notice the end of the case.
+ */
+static inline void rig_wait_change(uint32_t *word, uint32_t value)
+{
+	const struct timespec ts = { .tv_nsec = 100 * 1000 * 1000 };
+
+	while (rig_load(word) == value && !rig_stopped())
+		syscall(SYS_futex, word, FUTEX_WAIT, value, &ts, NULL, 0);
+}
+
+static inline void rig_wake(uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
 static inline void rig_count(unsigned int counter, uint64_t n)
 {
 	if (n)
@@ -538,13 +559,24 @@ static inline void rig_case_begin(void)
 	rig_block_sigchld();
 }
 
-/* Lets the workers run for ns, or until something is found; then stops and reaps them all. */
+/* An episode of the same case: what was counted and found stays. */
+static inline void rig_case_again(void)
+{
+	rig_store(&rig_shared->stop, 0);
+}
+
+/*
+ * Lets the workers run for ns, or until something is found; then stops and
+ * reaps them all. May be called again, with new workers, for a second episode.
+ */
 static inline void rig_case_run(int64_t ns)
 {
 	const int64_t tick = 20ll * 1000 * 1000, start = rig_now();
 	int64_t now, first, stop_at = 0;
 	unsigned int alive;
 
+	if (!rig_shared->started_ns)
+		rig_shared->started_ns = start;
 	while ((alive = rig_reap()) != 0) {
 		now = rig_now();
 		first = rig_load(&rig_shared->first_finding_ns);
@@ -561,6 +593,13 @@ static inline void rig_case_run(int64_t ns)
 		}
 		rig_wait_child(tick);
 	}
+	rig_nr_workers = 0;
+}
+
+/* True when there is no point in another episode. */
+static inline bool rig_case_over(void)
+{
+	return rig_load(&rig_shared->nr_findings) || rig_load(&rig_shared->broken);
 }
 
 /* Prints what was found, each title once with up to three details. Returns the number. */
@@ -609,6 +648,9 @@ static inline void rig_case_end(const char *name, const char *const *counters,
 	found = rig_print_findings();
 	rig_diag("counter findings=%u", found);
 	if (found) {
+		rig_diag("counter first_finding_ms=%lld",
+			 (long long)(rig_shared->first_finding_ns - rig_shared->started_ns) /
+			 1000000);
 		rig_not_ok(name);
 		return;
 	}
