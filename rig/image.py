@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from rig import proc
-from rig.errors import HostError
+from rig.errors import ConfigError, HostError
 from rig.keys import RunKeys
 
 #: Raise when the layout of the image changes in a way its inputs do not show.
@@ -181,10 +181,14 @@ def _applets(busybox: Path) -> tuple[str, ...]:
 def contents(binaries: Mapping[str, Path], extra: Sequence[str] = ()) -> tuple[Entry, ...]:
     """Return the members of the base image: `binaries` (name in the guest → host path) and `extra` host programs.
 
-    Raises HostError for a program or library that this host lacks.
+    An extra program with the name of a busybox command has to be called by its path (/usr/bin/NAME), because busybox's
+    shell prefers its own. Raises HostError for a program or library that this host lacks, ConfigError for a workload
+    that could never be called.
     """
     busybox = find_program("busybox")
     applets = _applets(busybox)
+    if hidden := sorted(set(binaries) & set(applets)):
+        raise ConfigError(f"workload {hidden[0]}: the guest's busybox has a command of that name", hint="rename it")
     programs = {"usr/bin/busybox": busybox, "usr/sbin/dropbear": find_program("dropbear")}
     programs |= {f"usr/bin/{path.name}": path for path in map(find_program, extra)}
     programs |= {f"usr/bin/{name}": path for name, path in binaries.items()}

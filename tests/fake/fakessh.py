@@ -7,12 +7,15 @@ its sessions and its kills run as they do in a guest. A command that a `Reply` m
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +58,8 @@ class _Session(paramiko.ServerInterface):
         return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self.server.execute, args=(channel, command.decode()), daemon=True).start()
+        # A moment later: the answer to this very request must be out before a quick command closes the channel.
+        threading.Timer(0.05, self.server.execute, args=(channel, command.decode())).start()
         return True
 
 
@@ -84,10 +88,13 @@ class FakeSsh:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Stop listening and drop every connection."""
+        """Stop listening, drop every connection, and end what a rig that fails its test left running."""
         self._listener.close()
         for transport in self.transports:
             transport.close()
+        for file in self.folder.glob("rig.*"):
+            with suppress(OSError, ValueError):
+                os.killpg(int(file.read_text()), signal.SIGKILL)
 
     def _accept(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig import image
-from rig.errors import HostError
+from rig.errors import ConfigError, HostError
 from rig.image import Entry, archive, base_image, contents, fingerprint, image_inputs, run_image
 from rig.keys import make_keys
 
@@ -120,6 +120,11 @@ def test_a_missing_program_is_a_host_error() -> None:
 def test_a_missing_workload_is_a_host_error(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be read"):
         contents({"gone": tmp_path / "gone"})
+
+
+def test_a_workload_that_busybox_would_hide_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="workload timeout"):
+        contents({"timeout": tmp_path / "timeout"})
 
 
 def test_libraries_of_a_program() -> None:
