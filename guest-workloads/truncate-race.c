@@ -47,6 +47,8 @@
 #define PIECE_PAGES	512	/* most that one write covers */
 #define LOOK_PAGES	512	/* most that one look into a pagemap covers */
 
+#define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
+
 #define PAGEMAP_PRESENT	(1ull << 63)
 #define PAGEMAP_FILE	(1ull << 61)
 
@@ -66,8 +68,8 @@ struct race {
 
 /* Hole punch unmaps once and direct writes invalidate: both show what truncate's second unmap hides. */
 static const struct race races[] = {
-	{ "punch-private", OP_PUNCH, false, false, 6 },
-	{ "direct-private", OP_DIRECT, false, false, 6 },
+	{ "punch-private", OP_PUNCH, false, false, 8 },
+	{ "direct-private", OP_DIRECT, false, false, 8 },
 	{ "truncate-private", OP_TRUNCATE, false, false, 2 },
 	{ "extend-private", OP_EXTEND, false, false, 2 },
 	{ "truncate-cow", OP_TRUNCATE, false, true, 1 },
@@ -105,7 +107,7 @@ struct plan {
 	long fault_around;
 };
 
-static long plan_ms = 400;	/* of one episode */
+static long plan_ms = 500;	/* of one episode */
 
 static struct plan given = {
 	-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
@@ -117,7 +119,7 @@ static struct rig_option options[] = {
 	  1, MAX_GROUPS },
 	{ "mappers", "processes that map each file", &given.mappers, 1, MAX_MAPPERS },
 	{ "threads", "threads in each of them", &given.threads, 1, MAX_THREADS },
-	{ "pages", "length of each file", &given.pages, 32, MAX_PAGES },
+	{ "pages", "length of each file", &given.pages, 20, MAX_PAGES },
 	{ "align", "first page that is mapped", &given.align, 0, 16 },
 	{ "stride", "touch one page in so many", &given.stride, 1, 512 },
 	{ "chunk", "most pages that one operation removes", &given.chunk, 1, MAX_PAGES },
@@ -403,12 +405,14 @@ static void mapper_main(void *arg)
 	rig_catch_bus();
 	if (plan.nice)
 		setpriority(PRIO_PROCESS, 0, plan.nice);
-	/* neighbours, so that the threads share page tables */
-	slots = mmap(NULL, plan.threads * map_len(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/* neighbours from the start of a page table, so that the threads share it */
+	slots = mmap(NULL, plan.threads * map_len() + TABLE_SIZE, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (slots == MAP_FAILED) {
 		rig_broken("mmap: %s", strerror(errno));
 		return;
 	}
+	slots = (char *)(((uintptr_t)slots + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1));
 	m->group->pid[m->nr] = getpid();
 	for (i = 0; i < plan.threads; i++) {
 		readers[i].mapper = m;
@@ -753,17 +757,40 @@ static const char *unsupported(const struct race *r)
 	return why;
 }
 
-/* Always draws everything in the same order: what is given on the command line shifts nothing else. */
+/*
+ * The sharpest plan known: small files, removed whole. A mapper that was
+ * interrupted in its window is only seen if its page is removed before it goes
+ * on, and the rounds are as fast as the file is short. Measured on emulated
+ * CPUs: 22 of 22 runs with up to 64 pages saw a bad kernel within 2.2 s, 1 of 6
+ * with more pages.
+ */
+static void sharpen(struct plan *p)
+{
+	p->pages = rig_min(p->pages, 64);
+	p->stride = 16;
+	p->chunk = MAX_PAGES;
+	p->fill = 64;
+	p->linger = 0;
+	p->quiet = 512;
+	p->remap = 0;
+	p->populate = 0;
+	p->fault_around = 65536;
+}
+
+/*
+ * Every other episode is sharp, those between go wide. Always draws everything
+ * in the same order: what is given on the command line shifts nothing else.
+ */
 static void draw_plan(unsigned int episode)
 {
-	static const long processes[] = { 1, 2, 2, 3 };
-	static const long threads[] = { 1, 2, 3, 3, 4 };
-	static const long pages[] = { 128, 256, 256, 256, 512, 512, 1024 };
-	static const long strides[] = { 1, 4, 16, 16, 16, 32 };
-	static const long chunks[] = { 32, 64, 128, 256, 2048 };
+	static const long processes[] = { 1, 1, 2, 2, 3 };
+	static const long threads[] = { 1, 1, 2, 3 };
+	static const long pages[] = { 32, 32, 48, 64, 64, 64, 96, 256 };
+	static const long strides[] = { 1, 4, 16, 16, 16, 16 };
+	static const long chunks[] = { 32, 64, 2048, 2048 };
 	static const long fills[] = { 1, 1, 4, 16, 64, 512 };
-	static const long lingers[] = { 0, 0, 10, 50 };
-	static const long quiets[] = { 8, 32, 128 };
+	static const long lingers[] = { 0, 0, 0, 10, 50 };
+	static const long quiets[] = { 32, 128, 512 };
 	static const long nices[] = { 0, 5, 10 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 65536, 2 << 20 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
@@ -781,8 +808,12 @@ static void draw_plan(unsigned int episode)
 	p.quiet = rig_pick(&rng, quiets);
 	p.nice = rig_pick(&rng, nices);
 	p.remap = !rig_below(&rng, 8);
-	p.populate = !rig_below(&rng, 8);
+	/* a race of its own in direct writes, the poorer way to fault elsewhere */
+	p.populate = !rig_below(&rng, race->op == OP_DIRECT ? 2 : 8);
 	p.fault_around = rig_pick(&rng, arounds);
+
+	if (episode % 2)
+		sharpen(&p);
 
 #define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
 	TAKE(groups);
