@@ -107,6 +107,7 @@ class _Report:
     groups: dict[str, str]
     caller: str | None
     first_line: int
+    head_line: int
     last_line: int
     time: float | None
     echo: bool
@@ -123,24 +124,29 @@ class _Report:
     closing: int | None = None  # line number at which the last line was seen
 
     def take(self, line: _Line) -> None:
-        """Add a line to the text and learn from it."""
+        """Add a line to the text and learn from it, unless it has nothing to do with the report any more."""
+        message = line.message
+        ended = self.traced and bool(self.frames)
+        if ended and not self.format.whole and not AFTERMATH.match(message):
+            self.closing = line.number if self.closing is None else self.closing
+            return
+        if self.closing is not None or (LAST_LINE.match(message) and (ended or self.format.whole)):
+            self.closing = line.number
         self.last_line = line.number
-        if line.time is not None:
-            self.time = line.time
+        self.time = self.time if line.time is None else line.time
         if len(self.lines) < MAX_LINES:
             self.lines.append(line.text)
         else:
             self.dropped += 1
-        message = line.message
+        self._learn(message)
+
+    def _learn(self, message: str) -> None:
         if not self.proven and self.format.proof is not None and self.format.proof.match(message):
             self.proven = True
         if self.format.more is not None and (more := self.format.more.match(message)):
             for name, value in more.groupdict().items():
                 self.groups.setdefault(name, value)
         self._learn_frame(message)
-        strays = self.closing is None and bool(self.frames) and not self.format.whole and not AFTERMATH.match(message)
-        if strays or (LAST_LINE.match(message) and (self.traced or self.frames)):
-            self.closing = line.number
 
     def _learn_frame(self, message: str) -> None:
         if self.format.kind == "lockdep":
@@ -269,7 +275,7 @@ class Scanner:
             end = block.find(b"\n", start)
             self._scan_line(block[start : min(end, start + MAX_LINE)], block, start)
             position = end + 1
-        self._before = block[-PREAMBLE_BYTES:]
+        self._before = (self._before + block[-PREAMBLE_BYTES:])[-PREAMBLE_BYTES:]
 
     def _scan_line(self, raw: bytes, block: bytes = b"", start: int = 0) -> None:
         """Look at one line. What stood before it is only cut out when a report begins."""
@@ -313,7 +319,9 @@ class Scanner:
             self._complete(report)
         if len(self._open) >= MAX_OPEN:
             self._complete(min(self._open.values(), key=lambda r: r.last_line))
-        self._open[line.caller] = self._new(row, match, line, context)
+        report = self._open[line.caller] = self._new(row, match, line, context)
+        if row.proof is None and not row.panic:
+            self._complete(report)  # it is one line and no more
 
     def _new(self, row: Format, match: re.Match[str], line: _Line, context: _Context) -> _Report:
         groups = {name: value for name, value in match.groupdict().items() if value}
@@ -327,6 +335,7 @@ class Scanner:
             groups=groups,
             caller=line.caller,
             first_line=preamble[0].number if preamble else line.number,
+            head_line=line.number,
             last_line=line.number,
             time=line.time,
             echo=self._fatal_begun or (row.panic and self._any and ECHO_PANIC.match(line.message) is not None),
@@ -368,7 +377,7 @@ class Scanner:
     def _complete(self, report: _Report, *, at_end: bool = False) -> None:
         del self._open[report.caller]
         # A head that nothing followed: a program that imitates the kernel, or a machine that died at that very moment.
-        cut_off = at_end and self._line - report.last_line <= 3
+        cut_off = at_end and self._line - report.head_line <= 3
         if not report.proven and not (cut_off and report.format.fatal):
             return
         self._taken = max(self._taken, report.last_line)

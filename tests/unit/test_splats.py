@@ -1,0 +1,447 @@
+"""The console scanner against golden logs: real boots, and reports written by hand in the formats of the kernel."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rig.model import Finding
+from rig.splatformats import ANY_HEAD, FORMATS, TRIGGERS
+from rig.splats import MAX_LINES, MAX_SAME, MAX_SIGNATURES, Scanner, in_order, scan_bytes, scan_file
+
+LOGS = Path(__file__).parent / "data" / "console"
+
+#: kind, title, function, fatal, echo
+Row = tuple[str, str, str | None, bool, bool]
+
+EXPECTED: dict[str, list[Row]] = {
+    "arm64-oops": [
+        (
+            "page-fault",
+            "BUG: unable to handle kernel paging request in shmem_undo_range",
+            "shmem_undo_range",
+            True,
+            False,
+        )
+    ],
+    "bad-page-cache-then-bug": [
+        ("bad-page", "BUG: Bad page cache in filemap_unaccount_folio", "filemap_unaccount_folio", False, False),
+        ("bug", "kernel BUG in invalidate_inode_pages2_range", "invalidate_inode_pages2_range", True, False),
+        ("warning", "WARNING in do_exit", "do_exit", False, True),
+    ],
+    "boot-failure-no-root": [("boot-failure", "VFS: Unable to mount root fs", "mount_root_generic", True, False)],
+    "bug-filemap": [("bug", "kernel BUG in filemap_unaccount_folio", "filemap_unaccount_folio", True, False)],
+    "hung-task": [("hung-task", "INFO: task hung in mnt_want_write", "mnt_want_write", False, False)] * 2,
+    "kasan-uaf": [("kasan", "KASAN: slab-use-after-free Read in ext4_readdir", "ext4_readdir", True, False)],
+    "lockdep-circular": [("lockdep", "possible deadlock in filldir64", "filldir64", False, False)],
+    "many-small": [
+        ("bad-rss", "BUG: Bad rss-counter state MM_FILEPAGES", None, False, False),
+        ("bad-rss", "BUG: non-zero pgtables_bytes on freeing mm", None, False, False),
+        ("refcount", "refcount_t: underflow; use-after-free in kobject_put", "kobject_put", False, False),
+        (
+            "atomic-sleep",
+            "BUG: sleeping function called from invalid context in xfs_buf_alloc_pages",
+            "xfs_buf_alloc_pages",
+            False,
+            False,
+        ),
+        (
+            "bad-page",
+            "BUG: Bad page state in truncate_inode_pages_range",
+            "truncate_inode_pages_range",
+            False,
+            False,
+        ),
+        (
+            "ubsan",
+            "UBSAN: array-index-out-of-bounds in xfs_attr3_leaf_add_work",
+            "xfs_attr3_leaf_add_work",
+            False,
+            False,
+        ),
+        ("kcsan", "KCSAN: data-race in next_uptodate_folio / xas_clear_mark", None, False, False),
+        ("bad-page", "BUG: Bad page map in zap_present_ptes", "zap_present_ptes", False, False),
+        ("list-corruption", "list_del corruption in lru_cache_disable", "lru_cache_disable", True, False),
+    ],
+    "no-timestamps-gpf": [
+        ("gpf", "general protection fault in page_counter_try_charge", "page_counter_try_charge", True, False)
+    ],
+    "old-4.4-nullderef": [
+        ("page-fault", "BUG: unable to handle kernel NULL pointer dereference in free_block", "free_block", True, False)
+    ],
+    "panic-init-exited": [
+        ("panic", "kernel panic: Attempted to kill init! exitcode=0x00000000", "do_exit", True, False)
+    ],
+    "panic-sysrq": [("panic", "kernel panic: sysrq triggered crash", "sysrq_handle_crash", True, False)],
+    "stalls-interleaved": [
+        ("soft-lockup", "BUG: soft lockup in zap_pte_range", "zap_pte_range", False, False),
+        ("rcu-stall", "INFO: rcu detected stall in shrink_folio_list", "shrink_folio_list", False, False),
+    ],
+}
+
+
+def row(finding: Finding) -> Row:
+    return finding.kind, finding.title, finding.function, finding.fatal, finding.echo
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_golden_log(name: str) -> None:
+    assert [row(finding) for finding in scan_file(LOGS / f"{name}.log")] == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in LOGS.glob("healthy-*.log")))
+def test_healthy_boot_is_not_accused(name: str) -> None:
+    log = (LOGS / f"{name}.log").read_bytes()
+    assert len(log) > 5000
+    scanner = Scanner()
+    assert scanner.feed(log) + scanner.finish() == []
+    assert not scanner.fatal
+
+
+def test_every_golden_log_is_expected() -> None:
+    named = {path.stem for path in LOGS.glob("*.log") if not path.stem.startswith("healthy-")}
+    assert named == EXPECTED.keys()
+
+
+# -- the shape of a report --------------------------------------------------------------------------------------------
+
+
+def test_text_holds_the_page_dump_and_the_panic_and_nothing_of_other_tasks() -> None:
+    (bug,) = scan_file(LOGS / "bug-filemap.log")
+    lines = bug.text.splitlines()
+    assert "page: refcount:35 mapcount:1" in lines[0]
+    assert any("page dumped because" in line for line in lines)
+    assert any("Kernel panic - not syncing: Fatal exception" in line for line in lines)
+    assert not any("T217" in line or "C2]" in line for line in lines)
+    assert (bug.first_line, bug.last_line) == (5, 42)
+
+
+def test_interleaved_stalls_are_taken_apart() -> None:
+    soft, _ = scan_file(LOGS / "stalls-interleaved.log")
+    assert all("[    C1]" in line for line in soft.text.splitlines())
+
+
+def test_signature_knows_neither_addresses_nor_processes() -> None:
+    log = (LOGS / "many-small.log").read_text()
+    other = re.sub(r"pfn:\w+", "pfn:11111", log).replace("+0x", "+0x1").replace("process race", "process other-7")
+    other = re.sub(r"\.constprop\.0", ".constprop.17.isra.2", other)
+    assert other != log
+    assert [f.signature for f in scan_bytes(other.encode())] == [f.signature for f in scan_bytes(log.encode())]
+
+
+def test_the_same_race_found_the_other_way_round_is_the_same_bug() -> None:
+    log = (LOGS / "many-small.log").read_text()
+    turned = log.replace(
+        "data-race in xas_clear_mark / next_uptodate_folio", "data-race in next_uptodate_folio / xas_clear_mark"
+    )
+    assert turned != log
+    assert scan_bytes(turned.encode())[6].signature == scan_bytes(log.encode())[6].signature
+
+
+def test_clone_suffixes_are_stripped() -> None:
+    log = (
+        (LOGS / "bug-filemap.log")
+        .read_bytes()
+        .replace(b"filemap_unaccount_folio+", b"filemap_unaccount_folio.part.0.cold+")
+    )
+    assert scan_bytes(log)[0].function == "filemap_unaccount_folio"
+
+
+def test_frames_with_a_question_mark_are_ignored() -> None:
+    log = (LOGS / "hung-task.log").read_bytes()
+    assert b"? percpu_rwsem_wait" in log
+    swapped = log.replace(b"  mnt_want_write+", b"  ? mnt_want_write+")
+    assert scan_bytes(swapped)[0].function == "path_openat"
+
+
+# -- fatal, and what follows ------------------------------------------------------------------------------------------
+
+
+def test_fatal_is_known_while_the_splat_still_runs() -> None:
+    log = (LOGS / "bug-filemap.log").read_bytes()
+    head = log.index(b"Oops: invalid opcode")
+    end = log.index(b"\n", head) + 1
+    scanner, fatal = Scanner(), list[bool]()
+    for piece in (log[:head], log[head:end]):
+        assert scanner.feed(piece) == []
+        fatal.append(scanner.fatal)
+    assert fatal == [False, True]
+    (finding,) = scanner.feed(log[end:]) + scanner.finish()
+    assert "Fatal exception" in finding.text
+
+
+def test_panic_on_warn_makes_the_warning_fatal_and_is_no_second_finding() -> None:
+    log = (LOGS / "many-small.log").read_text()
+    start = log.index("[    4.000000]")
+    warning = log[start : log.index("[    5.000000]")]
+    panic = "[    4.001200][  T202] Kernel panic - not syncing: kernel: panic_on_warn set ...\n"
+    (finding,) = scan_bytes((warning + panic).encode())
+    assert (finding.kind, finding.fatal) == ("refcount", True)
+    assert not scan_bytes(warning.encode())[0].fatal
+
+
+def test_panic_that_has_nothing_to_do_with_a_warning_stands_alone() -> None:
+    log = (LOGS / "many-small.log").read_text()
+    warning = log[log.index("[    4.000000]") : log.index("[    5.000000]")]
+    panic = "[    4.900000][    T1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n"
+    findings = scan_bytes((warning + panic).encode())
+    assert [(f.kind, f.fatal, f.echo) for f in findings] == [("refcount", False, False), ("boot-failure", True, False)]
+
+
+def test_echo_panic_long_after_a_harmless_finding_still_says_that_the_machine_is_dead() -> None:
+    log = (LOGS / "hung-task.log").read_text()
+    filler = "".join(f"[   1{i % 10}.000000][   T{i}] something\n" for i in range(400))
+    panic = "[   20.000000][   T27] Kernel panic - not syncing: hung_task: blocked tasks\n"
+    findings = scan_bytes((log + filler + panic).encode())
+    assert [(f.kind, f.fatal, f.echo) for f in findings][-1] == ("panic", True, True)
+
+
+def test_machine_that_dies_within_the_head_is_still_a_finding() -> None:
+    log = b"[    1.000000][    T1] x\n[    2.000000][   T20] kernel BUG at mm/filemap.c:154!\n"
+    (finding,) = scan_bytes(log)
+    assert (finding.kind, finding.title, finding.corrupted) == ("bug", "kernel BUG", True)
+
+
+# -- what programs write accuses nobody -------------------------------------------------------------------------------
+
+FAKES = [
+    "BUG: unable to handle page fault for address: 0xdeadbeef",
+    "Kernel panic - not syncing: just kidding",
+    "kernel BUG at mm/filemap.c:1!",
+    "BUG: KASAN: use-after-free in foo+0x1/0x2",
+    "WARNING: CPU: 0 PID: 1 at mm/filemap.c:155 filemap_unaccount_folio+0x1/0x2",
+    "INFO: task x:1 blocked for more than 120 seconds.",
+    "BUG: Bad rss-counter state mm:1 type:MM_FILEPAGES val:1",
+]
+
+
+@pytest.mark.parametrize("fake", FAKES)
+def test_words_without_a_printk_prefix_are_a_programs(fake: str) -> None:
+    log = f"[    0.000000][    T0] Linux version 6.12\n{fake}\nCPU: 0 PID: 1\nCall Trace:\n foo+0x1/0x2\n"
+    assert scan_bytes(log.encode()) == ()
+
+
+@pytest.mark.parametrize("fake", [*FAKES[:2], "BUG: oh no", "WARNING: disk full", "Oops", "INFO: task done", "KASAN"])
+def test_words_behind_a_programs_name_in_kmsg_are_a_programs(fake: str) -> None:
+    log = f"[    1.000000][   T10] rig: {fake}\n[    1.100000][   T10] rig: Call Trace:\n"
+    assert scan_bytes(log.encode()) == ()
+
+
+@pytest.mark.parametrize("fake", [fake for fake in FAKES if not fake.startswith(("Kernel panic", "BUG: Bad rss"))])
+def test_a_lone_head_in_kmsg_proves_nothing(fake: str) -> None:
+    rest = "".join(f"[    2.{i:06}][   T10] rig: ok {i} case\n" for i in range(20))
+    assert scan_bytes(f"[    1.000000][   T10] {fake}\n{rest}".encode()) == ()
+
+
+def test_kernel_message_behind_a_prompt_without_newline_counts() -> None:
+    log = (LOGS / "panic-sysrq.log").read_bytes()
+    position = log.rindex(b"\n", 0, log.index(b"Kernel panic")) + 1
+    (finding,) = scan_bytes(log[:position] + b"login: " + log[position:])
+    assert finding.kind == "panic"
+
+
+# -- streaming --------------------------------------------------------------------------------------------------------
+
+ALL = b"".join((LOGS / f"{name}.log").read_bytes() for name in ("hung-task", "many-small", "kasan-uaf"))
+
+
+@given(st.lists(st.integers(0, len(ALL)), max_size=30))
+def test_pieces_do_not_matter(cuts: list[int]) -> None:
+    scanner, findings, start = Scanner(), [], 0
+    for cut in [*sorted(cuts), len(ALL)]:
+        findings += scanner.feed(ALL[start:cut])
+        start = cut
+    assert in_order(findings + scanner.finish()) == scan_bytes(ALL)
+
+
+def test_line_by_line_and_byte_by_byte() -> None:
+    log = (LOGS / "bug-filemap.log").read_bytes()
+    for pieces in (log.splitlines(keepends=True), [bytes([byte]) for byte in log]):
+        scanner, findings = Scanner(), list[Finding]()
+        for piece in pieces:
+            findings += scanner.feed(piece)
+        assert in_order(findings + scanner.finish()) == scan_file(LOGS / "bug-filemap.log")
+
+
+def test_carriage_returns_colours_and_broken_bytes() -> None:
+    log = (
+        (LOGS / "bug-filemap.log").read_bytes().replace(b"\n", b"\r\n").replace(b"[   14.88370", b"\x1b[0m[   14.88370")
+    )
+    log = log.replace(b"name(?)", b"na\xff\xfe\x00")
+    (finding,) = scan_bytes(log)
+    assert finding.title == "kernel BUG in filemap_unaccount_folio"
+    assert "\x00" not in finding.text
+    assert "\r" not in finding.text
+
+
+@given(st.binary(max_size=400), st.integers(0, len(ALL)))
+def test_any_bytes_anywhere_never_raise(junk: bytes, position: int) -> None:
+    scan_bytes(ALL[:position] + junk + ALL[position:])
+
+
+@given(st.lists(st.sampled_from(ALL.splitlines(keepends=True)), max_size=60))
+def test_shuffled_reports_never_raise(lines: list[bytes]) -> None:
+    scan_bytes(b"".join(lines))
+
+
+# -- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_without_end_is_not_kept() -> None:
+    scanner = Scanner()
+    for _ in range(50):
+        assert scanner.feed(b"x" * 100_000) == []
+        assert len(scanner._partial) <= 65536
+    scanner.feed(b"\n")
+    (finding,) = scanner.feed((LOGS / "panic-sysrq.log").read_bytes()) + scanner.finish()
+    assert finding.first_line == 239 + 1
+
+
+def test_a_storm_of_splats_is_bounded() -> None:
+    def warning(number: int, function: str) -> str:
+        prefix = f"[{number:5}.000000][  T{number}]"
+        return (
+            f"{prefix} WARNING: CPU: 0 PID: 9 at mm/x.c:1 {function}+0x1/0x2\n{prefix} Modules linked in:\n"
+            f"{prefix} RIP: 0010:{function}+0x1/0x2\n{prefix} ---[ end trace 0 ]---\n"
+        )
+
+    same = "".join(warning(i, "same") for i in range(300))
+    assert len(scan_bytes(same.encode())) == MAX_SAME
+    scanner = Scanner()
+    findings = []
+    for i in range(MAX_SIGNATURES * 3):
+        findings += scanner.feed(warning(i, f"function_{i}").encode())
+        assert len(scanner._open) <= 64
+    assert len(findings + scanner.finish()) == MAX_SIGNATURES
+
+
+def test_an_endless_report_is_cut_and_says_so() -> None:
+    prefix = "[    3.000000][   T30]"
+    frames = f"{prefix}  ? frame+0x1/0x2\n" * 1500
+    (finding,) = scan_bytes(f"{prefix} kernel BUG at mm/x.c:1!\n{prefix} Call Trace:\n{frames}".encode())
+    assert finding.text.count("\n") == MAX_LINES
+    assert finding.text.endswith(" more lines]")
+
+
+# -- the table itself -------------------------------------------------------------------------------------------------
+
+#: One head for each row, in the row's order of FORMATS by its pattern; a new row needs one, and finds its trigger.
+HEADS = [
+    "BUG: KASAN: slab-out-of-bounds in foo+0x1/0x2",
+    "BUG: KMSAN: uninit-value in foo+0x1/0x2",
+    "BUG: KCSAN: data-race in foo / bar",
+    "BUG: KCSAN: assert: race in foo+0x1/0x2",
+    "BUG: KFENCE: use-after-free read in foo+0x1/0x2",
+    "UBSAN: shift-out-of-bounds in mm/x.c:1:2",
+    "UBSAN: Undefined behaviour in mm/x.c:1:2",
+    "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+    "BUG: memory leak",
+    "WARNING: possible circular locking dependency detected",
+    "[ INFO: possible recursive locking detected ]",
+    "WARNING: possible irq lock inversion dependency detected",
+    "WARNING: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected",
+    "WARNING: inconsistent lock state",
+    "WARNING: suspicious RCU usage",
+    "WARNING: bad unlock balance detected!",
+    "WARNING: bad contention detected!",
+    "WARNING: held lock freed!",
+    "WARNING: Nested lock was not taken",
+    "WARNING: lock held when returning to user space!",
+    "WARNING: race/12 still has locks held!",
+    "[ BUG: Invalid wait context ]",
+    "INFO: trying to register non-static key.",
+    "rcu: INFO: rcu_sched self-detected stall on CPU",
+    "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [race:1]",
+    "NMI watchdog: Watchdog detected hard LOCKUP on cpu 3",
+    "INFO: task kworker/u8:2:77 blocked for more than 120 seconds.",
+    "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
+    "BUG: Bad page map in process race  pte:8000 pmd:0598e067",
+    "BUG: Bad rss-counter state mm:00000000ab12cd34 idx:1 val:-3",
+    "BUG: non-zero nr_ptes on freeing mm: 1",
+    "BUG kmalloc-64 (Not tainted): Poison overwritten",
+    "Page cache invalidation failure on direct I/O.  Possible data corruption due to collision with buffered I/O!",
+    "BUG: sleeping function called from invalid context at mm/x.c:12",
+    "BUG: scheduling while atomic: race/12/0x00000002",
+    "BUG: using smp_processor_id() in preemptible [00000000] code: race/12",
+    "BUG: spinlock bad magic on CPU#0, race/12",
+    "BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[12]",
+    'irq 16: nobody cared (try booting with the "irqpoll" option)',
+    "BUG: TASK stack guard page was hit at 00000000 (stack is 0..1)",
+    "traps: PANIC: double fault, error_code: 0x0",
+    "Insufficient stack space to handle exception!",
+    "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+    "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008",
+    "BUG: unable to handle page fault for address: ffffffffdeadbeef",
+    "Unable to handle kernel write to read-only memory at virtual address ffff",
+    "kernel BUG at mm/page_table_check.c:88!",
+    "kernel BUG at fs/ext4/inode.c:2!",
+    "general protection fault: 0000 [#1] SMP",
+    "divide error: 0000 [#1] SMP",
+    "stack segment: 0000 [#1] SMP",
+    "invalid opcode: 0000 [#1] SMP",
+    "Oops: Oops: 0002 [#1] PREEMPT SMP",
+    "WARNING: CPU: 0 PID: 1 at mm/x.c:1 foo+0x1/0x2",
+    "WARNING: CPU: 0 PID: 1 at foo+0x1/0x2",
+    "WARNING: mm/x.c:1 at foo+0x1/0x2, CPU#0: race/1",
+    "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
+    "Kernel panic - not syncing: No working init found.  Try passing init= option to kernel.",
+    "Kernel panic - not syncing: Requested init /x failed (error -2).",
+    "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: foo+0x1/0x2",
+    "Kernel panic - not syncing: corrupted stack end detected inside scheduler",
+    "Kernel panic - not syncing: kernel stack overflow",
+    "Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled",
+]
+
+
+def first_match(head: str) -> int:
+    return next(i for i, row in enumerate(FORMATS) if row.head.match(head))
+
+
+def test_every_row_has_a_head_that_it_matches_first() -> None:
+    assert [first_match(head) for head in HEADS] == list(range(len(FORMATS)))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_is_found_and_bears_a_trigger(head: str) -> None:
+    assert ANY_HEAD.match(head)
+    assert any(trigger in head.encode() for trigger in TRIGGERS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Command line: BUG: x WARNING: y",
+        "BUG: Bad page map: 12 messages suppressed",
+        "INFO: NMI handler (x) took too long to run: 1.000 msecs",
+        "INFO: lockdep is turned off.",
+        "WARNING: polling idle and HT enabled, performance may degrade",
+        "[Firmware Bug]: TSC_DEADLINE disabled due to Errata",
+        "traps: race[12] general protection fault ip:401 sp:7ffe error:0",
+        "race[12]: segfault at 0 ip 0000000000401136 sp 00007ffd error 4",
+        "Spectre V2 : WARNING: Unprivileged eBPF is enabled",
+        "EXT4-fs warning (device vda): x",
+    ],
+)
+def test_harmless_kernel_lines_are_no_heads(line: str) -> None:
+    assert not ANY_HEAD.match(line)
+
+
+def test_a_gigabyte_of_clean_lines_costs_little_memory_in_miniature() -> None:
+    import tracemalloc
+
+    line = b"[   12.345678][  T123] systemd[1]: Started something with BUG in its name\n"
+    noise = bytes(random.Random(1).randbytes(100_000)).replace(b"\n", b"")
+    block = line * 2000 + noise + b"\n"
+    scanner = Scanner()
+    scanner.feed(block)
+    tracemalloc.start()
+    for _ in range(40):
+        scanner.feed(block)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(block)
