@@ -15,6 +15,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -119,6 +120,47 @@ class Lines:
             self._on_line(rest)
 
 
+class _Running:
+    """A command in the guest: its channel, and what was kept of its output."""
+
+    #: Chunks taken in one step, so that a command that floods does not keep its deadline from being looked at.
+    CHUNKS = 64
+
+    def __init__(self, cap: int, on_line: Callable[[str], None] | None) -> None:
+        self.channel: Channel | None = None
+        self.news = threading.Event()  # set by output and by its end
+        self.stdout, self.stderr = Kept(cap), Kept(cap)
+        self._lines = Lines(on_line)
+
+    def step(self, *, final: bool) -> bool:
+        """Take what output there is, all of it when `final`; True when the command is over."""
+        assert self.channel is not None
+        self.news.clear()
+        # Looked at before the output is taken, so that nothing can come after it.
+        ended = self.channel.closed or (self.channel.exit_status_ready() and bool(self.channel.eof_received))
+        chunks = 0
+        while self.channel.recv_stderr_ready():
+            self.stderr.add(self.channel.recv_stderr(1 << 16))
+        while self.channel.recv_ready() and (final or ended or chunks < self.CHUNKS):
+            chunk = self.channel.recv(1 << 16)
+            self.stdout.add(chunk)
+            self._lines.add(chunk)
+            chunks += 1
+        if chunks == self.CHUNKS:
+            self.news.set()
+        return ended or final
+
+    def close(self) -> int | None:
+        """Close the channel and return the exit status, None when the command did not leave one."""
+        if self.channel is None:
+            return None
+        self._lines.end()
+        status = self.channel.recv_exit_status() if self.channel.exit_status_ready() else -1
+        with suppress(Exception):  # the connection may be gone, of which the exit status told all there is to know
+            self.channel.close()
+        return None if status == -1 else status
+
+
 class Guest:
     """A logged-in connection to a machine."""
 
@@ -174,55 +216,33 @@ class Guest:
         in the guest. When the machine ends, this returns at once with `lost`.
         """
         watch, deadline = Stopwatch(), Deadline(seconds)
-        stdout, stderr, lines = Kept(cap), Kept(cap), Lines(on_line)
         group = f"/run/rig.{next(self._numbers)}"
-        timed_out = lost = False
-        status: int | None = None
-        news = threading.Event()
+        running = _Running(cap, on_line)
+        timed_out = False
         try:
-            channel = self._start(command, group, deadline, news)
-        except _Lost:
-            return GuestRun(status=None, stdout="", stderr="", seconds=watch.elapsed, lost=True)
-        except TimeoutError:
-            return GuestRun(status=None, stdout="", stderr="", seconds=watch.elapsed, timed_out=True)
-        try:
-            while True:
-                news.clear()
-                while channel.recv_stderr_ready():
-                    stderr.add(channel.recv_stderr(1 << 16))
-                while channel.recv_ready():
-                    chunk = channel.recv(1 << 16)
-                    stdout.add(chunk)
-                    lines.add(chunk)
-                    if deadline.expired:
-                        break
-                if channel.exit_status_ready() and channel.eof_received and not channel.recv_ready():
-                    status = channel.recv_exit_status()
+            inner = f"echo $$ >{group}; {command}"
+            running.channel = self._start(f"exec setsid sh -c {shlex.quote(inner)}", deadline, running.news)
+            while not running.step(final=not self._here()):
+                if not deadline.expired:
+                    running.news.wait(min(GLANCE, deadline.remaining))
+                elif timed_out:
                     break
-                if not self._vm_alive() or not self._transport.is_active() or channel.closed:
-                    lost = not channel.exit_status_ready()
-                    status = None if lost else channel.recv_exit_status()
-                    break
-                if deadline.expired:
-                    if timed_out:
-                        break
-                    timed_out = True
-                    deadline = Deadline(KILL_SECONDS)
+                else:
+                    timed_out, deadline = True, Deadline(KILL_SECONDS)
                     self._kill(group, deadline)
-                    continue
-                news.wait(min(GLANCE, deadline.remaining))
+        except TimeoutError:
+            timed_out = True
+        except _Lost:
+            pass
         finally:
-            channel.close()
-        lines.end()
-        if status == -1:  # paramiko: the channel ended without a status
-            status, lost = None, not timed_out
+            status = running.close()
         return GuestRun(
             status=None if timed_out else status,
-            stdout=stdout.text(),
-            stderr=stderr.text(),
+            stdout=running.stdout.text(),
+            stderr=running.stderr.text(),
             seconds=watch.elapsed,
             timed_out=timed_out,
-            lost=lost and not timed_out,
+            lost=status is None and not timed_out,
         )
 
     def read_state(self, seconds: float = 30.0) -> GuestState:
@@ -244,52 +264,38 @@ class Guest:
     ) -> None:
         self.close()
 
+    def _here(self) -> bool:
+        """Whether the machine runs and the connection stands."""
+        return self._vm_alive() and self._transport.is_active()
+
     @property
     def _transport(self) -> Transport:
         transport: Transport = self._connection.transport
         return transport
 
-    def _start(self, command: str, group: str, deadline: Deadline, news: threading.Event) -> Channel:
-        """Start `command` in a session of its own whose id is left in the guest's file `group`."""
-        inner = f"echo $$ >{group}; {command}"
-        channel = self._session(deadline)
-        # Woken by data and by the end of either stream, so that output is handed on when it comes.
-        channel.in_buffer.set_event(news)
-        channel.in_stderr_buffer.set_event(news)
-        self._exec(channel, f"exec setsid sh -c {shlex.quote(inner)}")
-        return channel
-
-    def _session(self, deadline: Deadline) -> Channel:
-        """Open a channel; raises _Lost or TimeoutError."""
+    def _start(self, line: str, deadline: Deadline, news: threading.Event | None = None) -> Channel:
+        """Start a command line of the guest's shell; raises _Lost or TimeoutError."""
         from paramiko import SSHException
 
         def work() -> Channel:
-            return self._transport.open_session(timeout=max(1.0, deadline.remaining))
+            channel = self._transport.open_session(timeout=max(1.0, deadline.remaining))
+            if news is not None:
+                channel.in_buffer.set_event(news)
+                channel.in_stderr_buffer.set_event(news)
+            channel.exec_command(line)
+            return channel
 
         try:
-            return _attended(work, deadline, lambda: self._vm_alive() and self._transport.is_active())
+            return _attended(work, deadline, self._here)
         except TimeoutError:
             raise
         except (SSHException, OSError, EOFError) as error:
             raise _Lost from error
 
-    def _exec(self, channel: Channel, command: str) -> None:
-        from paramiko import SSHException
-
-        try:
-            channel.settimeout(5.0)
-            channel.exec_command(command)
-        except (SSHException, OSError, EOFError) as error:
-            raise _Lost from error
-
     def _kill(self, group: str, deadline: Deadline) -> None:
-        """Kill the session that left its id in `group`."""
-        try:
-            channel = self._session(deadline)
-            self._exec(channel, f"read p <{group} && kill -KILL -$p")
-        except (_Lost, TimeoutError):
-            return
-        channel.close()
+        """Kill the session that left its id in the guest's file `group`."""
+        with suppress(_Lost, TimeoutError):
+            self._start(f"read p <{group} && kill -KILL -$p", deadline)
 
 
 class _Lost(Exception):
@@ -390,7 +396,7 @@ def reach(
     Raises HostError when the machine's port is answered by something else.
     """
     preload()
-    outcome = vm.wait_ready(deadline)
+    outcome = vm.wait_ready(deadline, alive)
     if not outcome.ok:
         return outcome, None
     try:

@@ -33,6 +33,9 @@ START_SECONDS = 30.0
 #: Seconds between two reads of output. QEMU writes byte by byte; a wake-up for each would take a core from the guest.
 BREATH = 0.004
 
+#: Seconds between two looks at whether a machine is still wanted.
+GLANCE = 0.1
+
 #: Bytes of output read at once: all that a pipe may hold.
 GULP = 1 << 20
 
@@ -214,12 +217,15 @@ class Vm:
         """Where the console output goes."""
         return self.console.path
 
-    def wait_ready(self, deadline: Deadline) -> BootOutcome:
-        """Wait until init says that sshd listens, or until that cannot happen any more."""
+    def wait_ready(self, deadline: Deadline, wanted: Callable[[], bool] | None = None) -> BootOutcome:
+        """Wait until init says that sshd listens, or until that cannot happen any more, or is not `wanted` any more."""
+
+        def settled() -> bool:
+            return self._stage == "ready" or self._broken is not None or not self.alive
+
         with self._change:
-            self._change.wait_for(
-                lambda: self._stage == "ready" or self._broken is not None or not self.alive, deadline.remaining
-            )
+            while not settled() and not deadline.expired and (wanted is None or wanted()):
+                self._change.wait(deadline.remaining if wanted is None else min(GLANCE, deadline.remaining))
         if self._stage == "ready" and self.alive:
             return self.outcome(BootKind.READY, "the machine is up")
         if self._broken is not None:

@@ -17,7 +17,7 @@ import fakeqemu
 import pytest
 
 from rig import accel, guest
-from rig.clock import Deadline
+from rig.clock import Deadline, Stopwatch
 from rig.errors import ConfigError, HostError
 from rig.image import overlay
 from rig.keys import RunKeys, make_keys
@@ -108,6 +108,18 @@ def test_dies_in_boot(tmp_path: Path, act: list[Any], kind: EndKind) -> None:
     assert outcome.end is not None
     assert outcome.end.kind is kind
     assert outcome.end.host_fault == (kind is EndKind.QEMU_DIED)
+
+
+def test_a_boot_that_is_not_wanted_any_more_is_given_up(tmp_path: Path, run_keys: RunKeys) -> None:
+    wanted = threading.Event()
+    wanted.set()
+    with start(tmp_path) as vm:
+        threading.Timer(0.3, wanted.clear).start()
+        watch = Stopwatch()
+        outcome, connection = guest.reach(vm, run_keys, Deadline(LONG), wanted.is_set)
+        assert watch.elapsed < LONG / 2
+    assert connection is None
+    assert outcome.kind is BootKind.HUNG
 
 
 def test_set_up_fails(tmp_path: Path) -> None:
