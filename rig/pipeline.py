@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from rig import accel, build, disks, image, matrix, proc, series, source
@@ -141,9 +141,7 @@ class Pipeline:
             key = digest(
                 "workload-1", *WORKLOAD_FLAGS, self.builder.compiler, *(path.read_bytes() for path in (file, *headers))
             )
-            stored = self.store.get("workload", key) or self.store.publish(
-                "workload", key, lambda target, f=file: _compile(f, target)
-            )  # type: ignore[misc]
+            stored = self.store.get("workload", key) or self.store.publish("workload", key, partial(_compile, file))
             found[name] = stored / file.stem
         return found
 

@@ -54,12 +54,14 @@ def open_run(results: Path, series: Series, plan: Mapping[str, Any], *, resume: 
     Raises HostError when the folder cannot be made.
     """
     key = digest(json.dumps(plan, sort_keys=True))
-    with no_space_is_a_host_error(results.parent):
+    try:
         results.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            folder = (_interrupted(results, key, stack) if resume else None) or _new(results, series, key, plan, stack)
-            _point_latest(results, folder.path)
-            yield folder
+    except OSError as error:
+        raise HostError(f"{results}: cannot be made: {error.strerror}", hint="out=DIR names another place") from error
+    with no_space_is_a_host_error(results), contextlib.ExitStack() as stack:
+        folder = (_interrupted(results, key, stack) if resume else None) or _new(results, series, key, plan, stack)
+        _point_latest(results, folder.path)
+        yield folder
 
 
 def latest(results: Path) -> Path:

@@ -102,7 +102,7 @@ def prepare(spec: TrialSpec, lab: Lab) -> Path:
     write_atomically(
         script,
         f"#!/bin/sh\n# Runs this very trial again: {spec.cell.id} on the {spec.side} kernel, seed {spec.seed}.\n"
-        f'cd "$(dirname "$0")" || exit 3\nexec "${{RIG:-{lab.rig}}}" rerun . "$@"\n',
+        f'cd "$(dirname "$0")" || exit 3\nexec {lab.rig} rerun . "$@"\n',
     )
     script.chmod(0o755)
     return folder

@@ -1,0 +1,318 @@
+"""The whole program, from `rig test` to its exit code, in a world of small real things: a kernel tree that compiles,
+a QEMU that does as the kernel it is given says, and an SSH server behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fakelinux
+import fakeqemu
+import pytest
+from fakelinux import BREAKS, GOOD
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT = 120.0  # seconds; only a broken rig takes so long
+
+KTAP = "KTAP version 1\n1..2\n# counter rounds=500\nok 1 punch-private\nok 2 truncate-shared\n"
+FAILED = (
+    "KTAP version 1\n1..2\n# finding: stale data after hole punch in a private mapping\n# detail: 12 pages\n"
+    "not ok 1 punch-private\nok 2 truncate-shared\n"
+)
+STATE = "release 6.12.99\ncpus 2\nnodes 1\nthp always [madvise] never\nshmem_thp [never]\ntaint 0\nMemTotal: 9 kB\n"
+
+CONFIG = """\
+kernel: {{source: 'git:{tree}#main'}}
+series: {series}
+flavours: {{debug: [base, debug-vm]}}
+machines: {{small: {{cpus: 2, memory: 512M}}}}
+workloads: {{race: {{filesystems: [tmpfs]}}}}
+budget: 1
+trials: {trials}
+timeouts: {{boot: 20, workload: 5}}
+accel: tcg
+store: store
+"""
+
+
+def machine(
+    ktap: str = KTAP, *, status: int = 0, then: str = "", seconds: float = 0.0, acts: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """What a kernel does in the fake QEMU: boot, answer, and print `ktap` when the workload is run."""
+    replies = [
+        {"pattern": "MemTotal|meminfo", "stdout": STATE},
+        {"pattern": "--budget", "stdout": ktap, "status": status, "then": then, "seconds": seconds},
+        {"pattern": "drop_caches", "stdout": "0\n"},
+        {"pattern": "kill -KILL", "stdout": ""},
+    ]
+    return {"acts": [*(acts or (["console", fakeqemu.BOOT], ["ready"], ["ssh"])), ["hang"]], "replies": replies}
+
+
+@dataclass(frozen=True)
+class World:
+    """A project folder, and how to run the rig in it."""
+
+    root: Path
+    env: dict[str, str]
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "rig", "-C", str(self.root), *words]
+
+    def rig(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*words), env=self.env, capture_output=True, text=True, timeout=WAIT, check=False
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.argv(*words), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+        )
+
+    @property
+    def latest(self) -> Path:
+        return self.root / "results" / "latest"
+
+    def results(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((self.latest / "results.json").read_text())
+        return data
+
+    def statuses(self, side: str = "patched") -> list[str]:
+        return [trial["status"] for trial in self.results()["trials"] if trial["side"] == side]
+
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> MakeWorld:
+    """Return a maker of worlds in which the base does as `base` says and the patched kernel as `patched`."""
+
+    def make(
+        patched: dict[str, Any],
+        base: dict[str, Any] | None = None,
+        *,
+        trials: int = 1,
+        edits: Sequence[tuple[str, str, str, str]] = (),
+    ) -> World:
+        root = tmp_path / "project"
+        tree = fakelinux.make_tree(tmp_path / "linux")
+        before = json.dumps(base or machine())
+        (tree / "machine.json").write_text(before)
+        fakelinux.git(tree, "init", "--quiet", "--initial-branch=main")
+        fakelinux.git(tree, "add", "--all", "--force")
+        fakelinux.git(tree, "commit", "--quiet", "--message=base")
+        after = json.dumps(patched)
+        change = ("mm: change what happens", "machine.json", before, after if after != before else after + "\n")
+        fakelinux.make_series(tree, root / "demo", edits or [GOOD, change])
+        (root / "rig.yaml").write_text(CONFIG.format(tree=tree, series="demo", trials=trials))
+        (root / "kconfigs").mkdir()
+        (root / "kconfigs/base.config").write_text("CONFIG_SMP=y\nCONFIG_NET=y\n")
+        (root / "kconfigs/debug-vm.config").write_text("CONFIG_DEBUG_VM=y\n")
+        (root / "guest-workloads").mkdir()
+        (root / "guest-workloads/race.c").write_text("int main(void)\n{\n\treturn 0;\n}\n")
+        folder = fakeqemu.install(tmp_path / "bin").parent
+        path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+        return World(root, dict(os.environ) | {"PATH": path, "PYTHONPATH": str(ROOT), "CI": ""})
+
+    return make
+
+
+def qemus(world: World) -> list[int]:
+    """Pids of fake QEMUs that belong to this world."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(b"fakeqemu.py" in word for word in words) and any(str(world.root).encode() in w for w in words):
+                found.append(int(entry.name))
+    return found
+
+
+def all_gone(world: World) -> bool:
+    end = time.monotonic() + 20
+    while qemus(world) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not qemus(world)
+
+
+def test_a_good_series_passes(world: MakeWorld) -> None:
+    here = world(machine(), trials=2)
+    done = here.rig("test")
+    assert done.returncode == 0, done.stderr
+    assert "CLEAN" in done.stdout
+    data = here.results()
+    assert (data["complete"], data["host"]["accelerator"]) == (True, "tcg")
+    assert here.statuses("base") == here.statuses("patched") == ["PASS", "PASS"]
+    seeds = {side: sorted(t["seed"] for t in data["trials"] if t["side"] == side) for side in ("base", "patched")}
+    assert seeds["base"] == seeds["patched"] == [1, 2]
+    suites = ET.parse(here.latest / "junit.xml").getroot()
+    assert {case.get("name") for case in suites.iter("testcase")} == {"punch-private", "truncate-shared"}
+    assert not list(suites.iter("failure"))
+    assert not list(here.latest.glob("*.cpio"))
+    assert not (here.latest / "keys").exists()
+
+
+def test_a_failed_case_is_a_regression_with_its_finding(world: MakeWorld) -> None:
+    here = world(machine(FAILED, status=1))
+    done = here.rig("test")
+    assert done.returncode == 1, done.stderr
+    assert "stale data after hole punch in a private mapping" in done.stdout
+    assert here.statuses() == ["FAIL"]
+    assert here.statuses("base") == ["PASS"]
+    failure = next(ET.parse(here.latest / "junit.xml").getroot().iter("failure"))
+    assert "stale data" in str(failure.get("message"))
+
+
+def test_a_panic_in_the_middle_is_a_crash_with_its_splat(world: MakeWorld) -> None:
+    here = world(machine("KTAP version 1\n1..2\nok 1 punch-private\n", then="panic", seconds=0.2))
+    done = here.rig("test")
+    assert done.returncode == 1, done.stderr
+    assert here.statuses() == ["CRASH"]
+    assert "sysrq triggered crash" in (here.latest / "trials/patched/debug/small/race/tmpfs/0/console.log").read_text()
+
+
+def test_a_kernel_that_hangs_in_boot_is_a_finding(world: MakeWorld) -> None:
+    here = world(machine(acts=[["console", fakeqemu.BOOT]]))
+    done = here.rig("test", "timeouts.boot=4")
+    assert done.returncode == 1, done.stderr
+    assert here.statuses() == ["TIMEOUT"]
+    assert "boot-hang" in json.dumps(here.results()["verdict"])
+
+
+def test_a_machine_that_never_answers_ssh_is_told_apart(world: MakeWorld) -> None:
+    here = world(machine(acts=[["console", fakeqemu.BOOT], ["ready"], ["deaf"]]))
+    done = here.rig("test", "timeouts.boot=6")
+    assert done.returncode == 1, done.stderr
+    assert here.statuses() == ["TIMEOUT"]
+    assert "SSH" in here.results()["trials"][1]["reason"]
+
+
+def test_a_workload_that_hangs_is_killed(world: MakeWorld) -> None:
+    here = world(machine("KTAP version 1\n1..2\nok 1 punch-private\n", seconds=100))
+    done = here.rig("test", "timeouts.workload=1")
+    assert done.returncode == 1, done.stderr
+    assert here.statuses() == ["TIMEOUT"]
+
+
+def test_a_qemu_that_dies_is_the_hosts_problem(world: MakeWorld) -> None:
+    here = world(machine(acts=[["console", fakeqemu.BOOT], ["exit", 1]]))
+    done = here.rig("test")
+    assert done.returncode == 4, done.stderr
+    assert here.statuses() == ["LOST"]
+    assert "once more" in done.stderr
+
+
+def test_a_qemu_that_cannot_start_stops_the_run(world: MakeWorld) -> None:
+    here = world(machine(), {"stderr": "qemu: failed to set MSR\n", "status": 1})
+    done = here.rig("test")
+    assert done.returncode == 3
+    assert "failed to set MSR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_silence_is_not_success(world: MakeWorld) -> None:
+    here = world(machine("KTAP version 1\n1..2\nok 1 punch-private\n"))
+    assert here.rig("test").returncode == 1
+    assert here.statuses() == ["FAIL"]
+
+
+def test_garbage_on_the_console_and_in_the_stream(world: MakeWorld) -> None:
+    noise = "KTAP version 1\n1..2\nok 1 a\x00\x1b]]>\nok 2 b\udcff<script>\n".encode("utf-8", "replace").decode()
+    here = world(machine(noise, acts=[["garbage", 100000], ["console", fakeqemu.BOOT], ["ready"], ["ssh"]]))
+    done = here.rig("test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ET.parse(here.latest / "junit.xml")
+
+
+def test_a_series_that_does_not_build_still_gives_reports(world: MakeWorld) -> None:
+    here = world(machine(), edits=[GOOD, BREAKS])
+    done = here.rig("test")
+    assert done.returncode == 1, done.stderr
+    assert "patch 2 breaks the debug build" in done.stdout
+    cases = {case.get("name"): case for case in ET.parse(here.latest / "junit.xml").getroot().iter("testcase")}
+    assert "build" in cases
+    assert len(list(ET.parse(here.latest / "junit.xml").getroot().iter("failure"))) == 1
+
+
+def test_a_series_that_does_not_apply(world: MakeWorld) -> None:
+    here = world(machine())
+    for path in (here.root / "demo").glob("0001*"):
+        path.write_text(path.read_text().replace("index ", "indix ").replace("return 3", "return 33"))
+    done = here.rig("test")
+    assert done.returncode == 1
+    assert "patch 1/2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_cut_off_goes_on_where_it_stopped(world: MakeWorld, number: signal.Signals) -> None:
+    here = world(machine(seconds=1.5), trials=3)
+    with here.start("test") as running:
+        end = time.monotonic() + WAIT
+        while len(list(here.root.glob("results/*/trials/**/trial.json"))) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        running.send_signal(number)
+        assert running.wait(WAIT) == (-number if number == signal.SIGKILL else 130)
+    assert all_gone(here)
+    done_before = {path: path.stat().st_mtime_ns for path in here.root.glob("results/2*/trials/**/trial.json")}
+    done = here.rig("test")
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stderr
+    assert len(list(here.root.glob("results/2*"))) == 1
+    assert len(here.results()["trials"]) == 6
+    assert {path: path.stat().st_mtime_ns for path in done_before} == done_before
+
+
+def test_two_rigs_on_one_store(world: MakeWorld) -> None:
+    here = world(machine())
+    with here.start("test", "out=one") as one, here.start("test", "out=two") as two:
+        assert (one.wait(WAIT), two.wait(WAIT)) == (0, 0)
+    for name in ("one", "two"):
+        assert json.loads((here.root / name / "latest/results.json").read_text())["verdict"]["judgement"] == "CLEAN"
+
+
+def test_a_trial_is_run_again_by_its_script(world: MakeWorld) -> None:
+    here = world(machine(FAILED, status=1))
+    here.rig("test")
+    trial = here.latest.resolve() / "trials/patched/debug/small/race/tmpfs/0"
+    done = subprocess.run(
+        [trial / "reproduce.sh"], env=here.env, capture_output=True, text=True, timeout=WAIT, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "stale data after hole punch" in done.stdout
+    assert list(trial.glob("rerun-1/trials/**/trial.json"))
+
+
+def test_the_goals_one_by_one(world: MakeWorld) -> None:
+    here = world(machine())
+    planned = here.rig("-n", "test")
+    assert "would build" in planned.stderr
+    assert "would run 2 trials" in planned.stderr
+    assert not (here.root / "results").exists()
+    assert here.rig("apply", "build").returncode == 0
+    assert "(up to date)" in here.rig("build").stderr
+    assert here.rig("report").returncode == 2
+    assert here.rig("-s", "test").stderr == ""
+    (here.latest / "junit.xml").unlink()
+    assert here.rig("report").returncode == 0
+    assert (here.latest / "junit.xml").exists()
+    assert json.loads(here.rig("--json", "test").stdout)["verdict"]["judgement"] == "CLEAN"
+
+
+def test_results_that_cannot_be_written(world: MakeWorld) -> None:
+    here = world(machine())
+    done = here.rig("test", "out=/proc/nowhere")
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
