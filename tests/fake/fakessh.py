@@ -58,6 +58,7 @@ class _Session(paramiko.ServerInterface):
         return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self.server.answering.wait()
         # A moment later: the answer to this very request must be out before a quick command closes the channel.
         threading.Timer(0.05, self.server.execute, args=(channel, command.decode())).start()
         return True
@@ -81,6 +82,8 @@ class FakeSsh:
         self.replies = replies
         self.commands: list[str] = []
         self.transports: list[paramiko.Transport] = []
+        self.answering = threading.Event()  # while it is clear, a command is taken and never answered
+        self.answering.set()
         self._key = host_key(key)
         self._on_event = on_event
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
@@ -90,6 +93,7 @@ class FakeSsh:
     def close(self) -> None:
         """Stop listening, drop every connection, and end what a rig that fails its test left running."""
         self._listener.close()
+        self.answering.set()
         for transport in self.transports:
             transport.close()
         for file in self.folder.glob("rig.*"):

@@ -112,6 +112,14 @@ def test_a_dead_machine_ends_a_command_though_tcp_stands(server: FakeSsh, run_ke
         assert connection.run("true", LONG).lost
 
 
+def test_a_guest_that_stops_answering_is_a_timeout(connection: Guest, server: FakeSsh) -> None:
+    server.answering.clear()
+    watch = Stopwatch()
+    done = connection.run("true", 1.0)
+    assert done.timed_out
+    assert watch.elapsed < PROMPT
+
+
 def test_a_lost_connection_is_not_a_status(connection: Guest, server: FakeSsh) -> None:
     threading.Timer(0.5, server.close).start()
     done = connection.run("sleep 1000", LONG)
