@@ -87,6 +87,7 @@ class KtapParser:
         self.plan: int | None = None
         self._skip_reason = ""
         self._cases: dict[int, CaseResult] = {}
+        self._highest = 0
         self._pending = _Pending()
         self._params: dict[tuple[str, str], None] = {}
         self._errors: list[str] = []
@@ -226,7 +227,7 @@ class KtapParser:
     def _result(self, match: re.Match[str]) -> None:
         if self._bailed:
             self._error("a result after `Bail out!`")
-        number = int(match["number"]) if match["number"] else max(self._cases, default=0) + 1
+        number = int(match["number"]) if match["number"] else self._highest + 1
         if number == 0 or number > MAX_CASES or len(self._cases) >= MAX_CASES:
             if not self._over:
                 self._error(f"case {number} is outside 1..{MAX_CASES}")
@@ -242,6 +243,7 @@ class KtapParser:
             if self._cases[number].status.bad:
                 return
         self._cases[number] = case
+        self._highest = max(self._highest, number)
 
     def _case(self, number: int, name: str, status: Status, reason: str) -> CaseResult:
         pending = self._pending

@@ -377,7 +377,8 @@ LAST_LINE = re.compile(r"---\[ end |={20,}$|Kernel Offset: |Rebooting in ")
 AFTERMATH = re.compile(
     r"\s*(?:$|\? |\[<|[\w.$]+\+0x|.* \[inline\]$|</?\w+>|RIP|[ER][A-Z][A-Z0-9]:|R\d\d:|CR\d|[CDEFG]S:|EFLAGS|PKRU|DR\d:"
     r"|Code: |Modules linked|CPU: |Hardware name|Kernel Offset|---\[ end|Rebooting|note: |Call [Tt]race|irq event stamp"
-    r"|(?:hard|soft)irqs last|x\d+ ?: |(?:sp|lr|ra|gp|tp|pc|epc|[ast]\d+) ?: |pstate|status: |Stack:|Disabling lock|Kernel panic)"
+    r"|(?:hard|soft)irqs last|x\d+ ?: |(?:sp|lr|ra|gp|tp|pc|epc|[ast]\d+) ?: |pstate|status: |Stack:|Disabling lock"
+    r"|Kernel panic)"
 )
 #: The end of the first call trace; later ones tell of other tasks, or of who allocated the object.
 TRACE_ENDS = re.compile(

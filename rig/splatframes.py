@@ -60,7 +60,8 @@ INFRASTRUCTURE = _names("""
 WAITING = _names("""
     schedule schedule_* io_schedule* context_switch preempt_schedule* switch_to* cond_resched* wait_on_* wait_for_*
     wait_event* wait_woken do_wait_for_common out_of_line_wait_* bit_wait* prepare_to_wait* folio_wait_* folio_lock*
-    folio_trylock rwsem_* percpu_rwsem_* down down_* mutex_* synchronize_* rcu_barrier* wait_rcu_gp flush_work* flush_workqueue
+    folio_trylock rwsem_*
+    percpu_rwsem_* down down_* mutex_* synchronize_* rcu_barrier* wait_rcu_gp flush_work* flush_workqueue
     cancel_work* kthread_stop kthread_park smp_call_* on_each_cpu* csd_lock* flush_tlb_* native_flush_tlb_* msleep*
     usleep_* cpu_relax rep_nop native_safe_halt native_halt safe_halt arch_safe_halt pv_native_safe_halt
     default_idle* arch_cpu_idle default_idle_call cpuidle_* do_idle cpu_startup_entry mwait_* acpi_idle_*
