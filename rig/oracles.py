@@ -162,7 +162,7 @@ def _never_ran(e: Evidence) -> _Outcome | None:
 
 def _broken_setup(e: Evidence) -> _Outcome | None:
     assert e.ktap is not None
-    complaints = [*(c.reason for c in e.ktap.cases if c.status is not Status.PASS and c.reason), *e.ktap.errors]
+    complaints = [*e.ktap.errors, *(case.reason for case in e.ktap.cases if case.reason)]
     if e.exit_status == EXIT_BROKEN:
         return _Outcome(
             Status.LOST, f"{e.workload}: broken set-up: {e.note or next(iter(complaints), 'no reason given')}"
