@@ -701,6 +701,8 @@ static void mutator_main(void *arg)
 		return;
 	}
 	open_pagemaps(&m);
+	while (!strcmp(rig_inject, "idle") && !rig_stopped())
+		rig_wait_change(&m.group->acks_seq, rig_load(&m.group->acks_seq));
 	for (nr = 1; !rig_stopped(); nr++)
 		mutate_once(&m, nr);
 }
@@ -836,11 +838,17 @@ static void draw_plan(unsigned int episode)
 /* One line: a case has many episodes. The names are those of the options. */
 static void print_plan(unsigned int episode)
 {
-	rig_diag("param e%u=groups:%ld,mappers:%ld,threads:%ld,pages:%ld,align:%ld,stride:%ld,"
-		 "chunk:%ld,fill:%ld,linger:%ld,quiet:%ld,nice:%ld,remap:%ld,populate:%ld,"
-		 "fault-around:%ld", episode, plan.groups, plan.mappers, plan.threads, plan.pages,
-		 plan.align, plan.stride, plan.chunk, plan.fill, plan.linger, plan.quiet,
-		 plan.nice, plan.remap, plan.populate, plan.fault_around);
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "groups:%ld,mappers:%ld,threads:%ld,pages:%ld,align:%ld,",
+		     plan.groups, plan.mappers, plan.threads, plan.pages, plan.align);
+	n += snprintf(text + n, sizeof(text) - n, "stride:%ld,chunk:%ld,fill:%ld,linger:%ld,",
+		      plan.stride, plan.chunk, plan.fill, plan.linger);
+	n += snprintf(text + n, sizeof(text) - n, "quiet:%ld,nice:%ld,remap:%ld,populate:%ld,",
+		      plan.quiet, plan.nice, plan.remap, plan.populate);
+	snprintf(text + n, sizeof(text) - n, "fault-around:%ld", plan.fault_around);
+	rig_diag("param e%u=%s", episode, text);
 }
 
 static void check_space(void)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The workloads, compiled as the guest gets them and run for a second on the kernel of this host.
+
+A host's kernel is stock, so here they must stay clean; that they would not stay clean on a bad one is shown by making
+them lie to their own oracle (--inject) and by feeding its judge what it must refuse (--self-test).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).resolve().parents[2] / "guest-workloads"
+WORKLOADS = ("truncate-race", "fault-stress")
+FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
+PASS, FAIL, SKIP, BROKEN = 0, 1, 4, 99
+RESULT = re.compile(r"(not ok|ok) (\d+) (\S+)(?: # SKIP (.+))?")
+DEADLINE = 120.0  # seconds; a run takes two, on a host that is not ours alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a workload: its exit code, its lines, and what its result lines say."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def results(self) -> tuple[tuple[str, str, str | None], ...]:
+        """(ok or not ok, case, why it was skipped or None), in the order of the output."""
+        matches = (RESULT.fullmatch(line) for line in self.lines)
+        return tuple((m[1], m[3], m[4]) for m in matches if m)
+
+    def diagnostics(self, kind: str) -> tuple[str, ...]:
+        """What follows `# kind` on the lines that start so."""
+        return tuple(line.split(" ", 2)[2] for line in self.lines if line.startswith(f"# {kind} "))
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        return self.diagnostics("finding:")
+
+
+@pytest.fixture(scope="session")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("workloads")
+    for name in WORKLOADS:
+        subprocess.run(["gcc", *FLAGS, "-o", folder / name, SOURCES / f"{name}.c"], check=True, timeout=DEADLINE)
+    return {name: folder / name for name in WORKLOADS}
+
+
+def run(program: Path, *args: str | Path) -> Run:
+    done = subprocess.run([program, *args], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stderr == ""
+    return Run(code=done.returncode, lines=tuple(done.stdout.splitlines()))
+
+
+def run_cases(program: Path, folder: Path, *args: str) -> Run:
+    return run(program, "--dir", folder, "--budget", "1", *args)
+
+
+def assert_consistent(got: Run) -> None:
+    """The plan comes first and is kept, numbers ascend, and the exit code says what the lines say."""
+    assert got.lines[0] == "KTAP version 1"
+    plan = re.fullmatch(r"1\.\.(\d+)", got.lines[1])
+    assert plan
+    numbers = [int(m[2]) for line in got.lines if (m := RESULT.fullmatch(line))]
+    assert numbers == list(range(1, int(plan[1]) + 1))
+    others = [line for line in got.lines[2:] if not RESULT.fullmatch(line) and not line.startswith("# ")]
+    assert others == []
+    if any(word == "not ok" for word, _, _ in got.results):
+        assert got.code == FAIL
+    elif all(why for _, _, why in got.results):
+        assert got.code == SKIP
+    else:
+        assert got.code == PASS
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_stock_kernel_is_clean(binaries: dict[str, Path], tmp_path: Path, name: str) -> None:
+    got = run_cases(binaries[name], tmp_path, "--seed", "1")
+    assert_consistent(got)
+    assert got.findings == ()
+    assert got.code in (PASS, SKIP)
+    for _, case, why in got.results:
+        assert why is None or why.startswith(("inconclusive: ", "unsupported: ")), case
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_seed_decides_every_parameter(binaries: dict[str, Path], tmp_path: Path, name: str) -> None:
+    def params(seed: int) -> tuple[str, ...]:
+        return run_cases(binaries[name], tmp_path, "--seed", str(seed)).diagnostics("param")
+
+    first = params(7)
+    assert first
+    assert params(7) == first
+    assert params(8) != first
+
+
+def test_a_case_alone_draws_what_it_draws_among_all(binaries: dict[str, Path], tmp_path: Path) -> None:
+    program = binaries["truncate-race"]
+    alone = run_cases(program, tmp_path, "--seed", "3", "--cases", "extend-shared")
+    among = run_cases(program, tmp_path, "--seed", "3")
+    assert [case for _, case, _ in alone.results] == ["extend-shared"]
+    # episodes are as many as the time that the case has; the first is always there
+    assert alone.diagnostics("param")[0] in among.diagnostics("param")
+
+
+def test_options_override_the_seed(binaries: dict[str, Path], tmp_path: Path) -> None:
+    got = run_cases(binaries["truncate-race"], tmp_path, "--cases", "punch-*", "--pages=40", "--mappers", "2")
+    params = got.diagnostics("param")
+    assert params
+    assert all("pages:40," in line and "mappers:2," in line for line in params)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--no-such-option", "1"),
+        ("stray",),
+        ("--seed", "x"),
+        ("--seed", "-1"),
+        ("--budget", "0"),
+        ("--budget", "nan"),
+        ("--budget",),
+        ("--pages", "1"),
+        ("--pages", "99999999999999999999"),
+        ("--cases", "nothing*"),
+        ("--dir", "/no/such/folder"),
+    ],
+    ids=" ".join,
+)
+def test_bad_options_bail_out(binaries: dict[str, Path], tmp_path: Path, name: str, args: tuple[str, ...]) -> None:
+    got = run(binaries[name], "--dir", tmp_path, *args)
+    assert got.code == BROKEN
+    assert got.lines[-1].startswith("Bail out! ")
+    assert got.results == ()
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_missing_folder_is_asked_for(binaries: dict[str, Path], name: str) -> None:
+    got = run(binaries[name])
+    assert (got.code, got.lines) == (BROKEN, ("Bail out! --dir is missing (see --help)",))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_help_teaches(binaries: dict[str, Path], name: str) -> None:
+    got = run(binaries[name], "--help")
+    text = "\n".join(got.lines)
+    assert got.code == PASS
+    for word in ("--dir", "--seed", "--budget", "--cases", "cases:", "Exit:"):
+        assert word in text
+
+
+# What the judge of the stamps must say: page 7, head; generations up to 5 are dead, up to 9 have been written.
+JUDGEMENTS = {
+    "live": "live",
+    "newer": "live",
+    "zero": "zero",
+    "whole-stale": "stale",
+    "very-stale": "stale",
+    "torn-generation": "torn",
+    "torn-half-written": "torn",
+    "torn-from-zero": "torn",
+    "poison": "torn",
+    "wrong-index": "wrong-page",
+    "wrong-end": "wrong-page",
+    "future": "future",
+}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_the_judge_accuses_the_guilty_and_nobody_else(binaries: dict[str, Path], name: str) -> None:
+    got = run(binaries[name], "--self-test")
+    assert_consistent(got)
+    assert got.code == PASS
+    assert dict(line.split("=") for line in got.diagnostics("judge")) == JUDGEMENTS
+
+
+# --inject makes the workload lie about one thing: the oracle for that thing, and it alone, must speak.
+LIES = [
+    ("truncate-race", "stale", "punch-private", "stale data after hole punch in a private mapping"),
+    ("truncate-race", "zero", "punch-shared", "zeroes instead of data after hole punch in a shared mapping"),
+    ("truncate-race", "zero", "truncate-private", "zeroes instead of data after truncate in a private mapping"),
+    (
+        "truncate-race",
+        "eof",
+        "truncate-private",
+        "page mapped past the end of the file after truncate in a private mapping",
+    ),
+    ("truncate-race", "sigbus", "extend-private", "SIGBUS below the end of the file after extend in a private mapping"),
+    ("fault-stress", "lost", "anon-private", "written data lost in anon-private"),
+    ("fault-stress", "lost", "file-shared-write", "written data lost in file-shared-write"),
+    ("fault-stress", "lost", "fork-file", "written data lost in fork-file"),
+]
+
+
+@pytest.mark.parametrize(("name", "lie", "case", "title"), LIES, ids=lambda value: str(value).replace(" ", "-"))
+def test_every_oracle_can_fail(
+    binaries: dict[str, Path], tmp_path: Path, name: str, lie: str, case: str, title: str
+) -> None:
+    # wide enough a budget that a busy host gets to the point; a finding ends the case at once
+    got = run(binaries[name], "--dir", tmp_path, "--budget", "20", "--cases", case, "--inject", lie)
+    assert_consistent(got)
+    assert got.code == FAIL
+    assert title in got.findings
+    assert len(set(got.findings)) == len(got.findings)
+    assert any(line.startswith("# detail: ") for line in got.lines)
+    assert not any(re.search(r"\d", finding) for finding in got.findings), "titles are stable across runs"
+
+
+def test_a_race_that_was_not_run_is_inconclusive(binaries: dict[str, Path], tmp_path: Path) -> None:
+    # a mutator that removes nothing: nothing can be found, and that must not look like a pass
+    got = run_cases(binaries["truncate-race"], tmp_path, "--cases", "punch-*", "--inject", "idle")
+    assert_consistent(got)
+    assert got.code == SKIP
+    assert [why for _, _, why in got.results] == ["inconclusive: counter rounds=0 below 10"] * 2
