@@ -18,7 +18,9 @@ from rig.errors import HostError
 from rig.model import Side, Status, Timing, TrialResult
 from rig.results import SCHEMA, Run, from_json, read_results, read_trial, to_json, write_results, write_trial
 
-tmp_path_is_shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+tmp_path_is_shared = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 
 
 def schema() -> Any:
