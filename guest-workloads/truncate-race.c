@@ -786,7 +786,7 @@ static void sharpen(struct plan *p)
 static void draw_plan(unsigned int episode)
 {
 	static const long processes[] = { 1, 1, 2, 2, 3 };
-	static const long threads[] = { 1, 1, 2, 3 };
+	static const long threads[] = { 1, 1, 2, 3, 4 };
 	static const long pages[] = { 32, 32, 48, 64, 64, 64, 96, 256 };
 	static const long strides[] = { 1, 4, 16, 16, 16, 16 };
 	static const long chunks[] = { 32, 64, 2048, 2048 };
@@ -796,11 +796,13 @@ static void draw_plan(unsigned int episode)
 	static const long nices[] = { 0, 5, 10 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 65536, 2 << 20 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	const long cpus = rig_cpus();
 	struct plan p;
 
-	p.groups = rig_max(1, rig_min((long)rig_cpus() / 5, MAX_GROUPS));
-	p.mappers = rig_pick(&rng, processes);
-	p.threads = rig_pick(&rng, threads);
+	p.groups = rig_max(1, rig_min(cpus / 5, MAX_GROUPS));
+	/* no more than there are CPUs, or the mutator is starved and nothing happens at all */
+	p.mappers = rig_min(rig_pick(&rng, processes), cpus);
+	p.threads = rig_min(rig_pick(&rng, threads), rig_max(1, cpus / p.mappers));
 	p.pages = rig_pick(&rng, pages);
 	p.align = rig_below(&rng, 17);
 	p.stride = rig_pick(&rng, strides);
