@@ -187,15 +187,18 @@ class Guest:
             try:
                 _attended(connection.open, deadline, vm_alive)
                 return cls(connection, vm_alive)
-            except AuthenticationException as refusal:
-                raise NoAnswerError(f"sshd refuses the key of this run ({refusal})") from refusal
             except BadHostKeyException as wrong:
                 raise HostError(
                     f"127.0.0.1:{port} answers with another host key than this run's guest has",
                     hint="something else took the port; look at what listens there",
                 ) from wrong
             except (SSHException, OSError, EOFError, _Lost) as failure:
+                transport = connection.client.get_transport()
+                # paramiko also says so when the connection breaks while it logs in; only then is it worth another try.
+                refused = isinstance(failure, AuthenticationException) and transport is not None and transport.active
                 connection.client.close()
+                if refused:
+                    raise NoAnswerError(f"sshd refuses the key of this run ({failure})") from failure
                 error = failure
                 # A refused or reset connection: sshd said it listens, so it is about to, or it never will.
                 threading.Event().wait(min(0.05 * attempt, 0.5, deadline.remaining))

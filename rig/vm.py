@@ -372,7 +372,7 @@ class Vm:
     def _conclude(self) -> None:
         status = self._child.stop(grace=0)
         if self._qmp is not None:
-            self._qmp.closed.wait(1.0)  # the reason of the shutdown may still be on its way
+            self._qmp.closed.wait(START_SECONDS)  # the reason of the shutdown may still be on its way to us
         reason = "" if self._shutdown is None else str(self._shutdown.data.get("reason", ""))
         kind, detail = classify(reason=reason, status=status, frozen=self._frozen, killed=self._killed)
         self.console.close()  # whole before anybody is told of the end
