@@ -48,7 +48,7 @@ WORST = (
 )
 
 #: What XML 1.0 cannot hold, and what a reader could not see.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]|[\U0001fffe-\U0010ffff]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _NUMBERED = re.compile(r"case-(\d+)$")
 
 
@@ -112,17 +112,17 @@ def _suites(run: Run, root: Path) -> Iterator[TestSuite]:
     names = case_names(run.trials)
     for (flavour, machine, side, prefix), trials in sorted(groups.items()):
         yield TestSuite(
-            f"{flavour}/{machine} {_kernel_name(run, side, prefix)}",
+            _xml(f"{flavour}/{machine} {_kernel_name(run, side, prefix)}"),
             [_test_case(case, near(root)) for case in _cases(trials, names)],
-            timestamp=min(trial.started for trial in trials),
+            timestamp=_xml(min(trial.started for trial in trials)),
             properties={name: _xml(value) for name, value in _properties(run, trials).items()},
         )
 
 
 def _kernel_name(run: Run, side: Side, prefix: int) -> str:
     """`base`, `patched`, or `patch-2` for a kernel in the middle of the series."""
-    last = len(run.series.patches)
-    return str(side) if prefix in (0, last) else f"patch-{prefix}"
+    usual = 0 if side is Side.BASE else len(run.series.patches)
+    return str(side) if prefix == usual else f"patch-{prefix}" if side is Side.PATCHED else f"base-{prefix}"
 
 
 def case_names(trials: Iterable[TrialResult]) -> dict[tuple[str, int], str]:
@@ -182,16 +182,20 @@ def _test_case(case: _Case, root: Path) -> TestCase:
     )
     if case.status.bad:
         for trial, one, finding in _distinct(case):
-            message = finding.title if finding else one.reason or trial.reason
-            kind = finding.kind if finding else one.status.lower()
-            result.add_failure_info(_message(message or str(one.status)), _story(trial, one, finding, root), _xml(kind))
+            message = finding.title if finding else one.reason
+            kind = finding.kind if finding else one.status
+            result.add_failure_info(
+                _message(message or trial.reason, one.status),
+                _story(trial, one, finding, root),
+                _message(kind, one.status).lower(),
+            )
     elif case.status is Status.LOST:
         trial, one = _of_status(case, Status.LOST)
-        result.add_error_info(_message(one.reason or trial.reason or "lost"), _story(trial, one, None, root), "lost")
+        result.add_error_info(_message(one.reason or trial.reason, Status.LOST), _story(trial, one, None, root), "lost")
     elif case.status in (Status.SKIP, Status.INCONCLUSIVE):
         _, one = _of_status(case, case.status)
         prefix = "inconclusive: " if case.status is Status.INCONCLUSIVE else ""
-        result.add_skipped_info(_message(prefix + (one.reason or "no reason given")))
+        result.add_skipped_info(_message(prefix + one.reason, case.status))
     return result
 
 
@@ -298,12 +302,12 @@ def _xml(text: str) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _message(text: str) -> str:
-    """One line; a reader shows it beside the name."""
-    line = " ".join(_xml(text).split())
+def _message(text: str, status: Status) -> str:
+    """One line, never empty; a reader shows it beside the name."""
+    line = " ".join(_xml(text).split()) or str(status)
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
 
 
