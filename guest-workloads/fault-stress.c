@@ -494,7 +494,7 @@ static void *thread_main(void *arg)
 			fork_once(w);
 		if (stress->extra == EXEC && nr % 16 == 0)
 			exec_once(w);
-		if (huge() && !w->thread && nr % 256 == 1)
+		if (huge() && !w->thread && nr % 16 == 8)
 			count_huge(w);
 		flush_counts(w);
 	}
