@@ -303,7 +303,7 @@ class _Lines:
     """What the output of make says."""
 
     def __init__(self, source: Path, progress: Callable[[int, str], None]) -> None:
-        self._source = f"{source}/"
+        self._prefixes = (f"{source}/", f"../{source.name}/")  # kbuild writes a neighbour's path as a relative one
         self._progress = progress
         self.compiled: set[str] = set()
         self.warnings: dict[str, set[str]] = {}
@@ -312,7 +312,8 @@ class _Lines:
 
     def take(self, line: str) -> None:
         self.last = line.strip() or self.last
-        line = line.replace(self._source, "").removeprefix("../")
+        for prefix in self._prefixes:
+            line = line.replace(prefix, "")
         if match := _COMPILED.match(line):
             self.compiled.add(re.sub(r"\.o$", ".c", match[1]))
             self._progress(len(self.compiled), match[1])

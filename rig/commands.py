@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -162,7 +161,7 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     print(f"{result.status}: {cell.id} {side} seed {spec.seed}: {result.reason}")
     for finding in result.findings:
         print(f"  {finding.title}")
-    print(f"evidence: {os.path.relpath(target / result.evidence)}")
+    print(f"evidence: {ui.path(target / result.evidence)}")
     return 1 if result.status.bad else HostError.exit_code if result.status is Status.LOST else 0
 
 

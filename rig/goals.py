@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,7 +56,7 @@ def _finish(done: Run, config: Config, ui: Ui, *, as_json: bool) -> int:
         print()
     else:
         print(summary.text(done, config.results / done.id))
-        print(f"\nresults: {os.path.relpath(config.results / done.id)}/ (junit.xml, results.json, summary.md)")
+        print(f"\nresults: {ui.path(config.results / done.id)}/ (junit.xml, results.json, summary.md)")
     code = EXIT_CODES[done.verdict.judgement]
     lost = sum(one.status is Status.LOST for one in done.trials)
     return HostError.exit_code if code == UNDECIDED and lost == len(done.trials) else code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rig.clock import Stopwatch, monotonic
@@ -38,6 +39,7 @@ class Ui:
 
     def stage(self, goal: str, text: str) -> None:
         """Say what a goal does, as make does: `  BUILD  debug base`."""
+        self._watch.lap()
         self.say(f"  {goal.upper():<7} {text}")
 
     def progress(self, text: str) -> None:
@@ -57,6 +59,10 @@ class Ui:
         elif monotonic() - self._last > _PIPE_INTERVAL:
             self._last = monotonic()
             self.say(f"          … {text} ({self._watch.elapsed:.0f} s)")
+
+    def path(self, path: Path) -> str:
+        """Return a path as a person wants to paste it: relative when it is below the present folder."""
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
     def settle(self) -> None:
         """Take the live line away."""
