@@ -26,7 +26,7 @@ from rig.source import repository
 from rig.store import Store, digest, write_atomically
 from rig.ui import Ui
 
-FORMAT = "kernel-1"  # part of every key: a change here makes all kernels anew
+FORMAT = "kernel-2"  # part of every key: a change here makes all kernels anew
 PINNED = {
     "KBUILD_BUILD_USER": "rig",
     "KBUILD_BUILD_HOST": "rig",
@@ -259,7 +259,8 @@ class Builder:
 
     def _run_make(self, source: Path, objects: Path, log: Path, label: str) -> _Lines:
         cc = "ccache gcc" if shutil.which("ccache") else "gcc"
-        argv = ["make", "-C", str(source), f"O={objects}", f"-j{self.jobs}", f"CC={cc}", "bzImage"]
+        argv = ["make", "-C", str(source), f"O={objects}", f"-j{self.jobs}", f"CC={cc}", "LOCALVERSION=", "bzImage"]
+        # An empty LOCALVERSION: the release must not depend on what git says of the checkout ("6.12.1+").
         env = PINNED | {"CCACHE_BASEDIR": str(objects.parent)}
         lines = _Lines(source, partial(self._progress, label))
         deadline = Deadline(self.timeout)

@@ -76,7 +76,7 @@ def write(path: Path, done: Run) -> None:
     """Write all reports; results.json last, as it marks the run as complete."""
     junit.write_junit(path / "junit.xml", done, path)
     results.publish(path / "summary.txt", summary.text(done, path))
-    results.publish(path / "summary.md", summary.markdown(done, path))
+    results.publish(path / "summary.md", summary.markdown(done, Path(path.parent.name, path.name)))
     results.write_results(path / runs.RESULTS, done)
 
 
