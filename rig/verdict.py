@@ -219,7 +219,7 @@ def _sentence(judgement: Judgement, findings: Sequence[FindingVerdict], tallies:
     chosen = [found for found in findings if found.judgement is judgement]
     more = f", and {len(chosen) - 1} more" if len(chosen) > 1 else ""
     start = {
-        Judgement.REGRESSION: "The series breaks something",
+        Judgement.REGRESSION: "The patched kernel fails",
         Judgement.KNOWN: "The base is broken already",
         Judgement.FIXED: "The series seems to fix something",
     }[judgement]

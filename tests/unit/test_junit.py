@@ -223,7 +223,7 @@ def test_any_byte_survives_or_is_shown(tmp_path: Path) -> None:
         "\\x7f",
         "\\udcff",
         "\\ufffe",
-        "\\U0001ffff",
+        "\U00020000",
         "\\ud800",
         "]]>&<",
         "\t",

@@ -1,0 +1,87 @@
+"""The verdict in words, for a pipe and for a cover letter."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from madeup import BUG, cell, run, runs, trial
+
+from rig import summary
+from rig.model import Side, Status
+from rig.results import Run
+
+REGRESSION = run(
+    *(trial(Side.BASE, index=i) for i in range(4)),
+    *(trial(index=i) for i in range(3)),
+    trial(Side.PATCHED, Status.CRASH, BUG, index=3),
+    trial(Side.PATCHED, Status.LOST, where=cell("xfs"), reason="QEMU died: status 1"),
+)
+
+
+def test_plain_text_begins_with_the_verdict_and_has_everything() -> None:
+    lines = summary.text(REGRESSION, Path("results/now")).splitlines()
+    assert lines[0].startswith("REGRESSION: ")
+    whole = "\n".join(lines)
+    for piece in (
+        BUG.title,
+        "patched 1/4, base 0/4, p = 0.50",
+        "rig rerun results/now/trials/patched/debug-smp4-truncate-race-ext4-3",
+        "1 trial lost",
+        "TCG",
+        "debian:linux-source-6.12",
+        "tree 111111111111",
+    ):
+        assert piece in whole
+    rows = [line.split() for line in lines if line.strip().startswith("debug/")]
+    assert rows == [
+        ["debug/smp4/truncate-race/ext4", "4", "pass", "1", "crash", "3", "pass"],
+        ["debug/smp4/truncate-race/xfs", "-", "1", "lost"],
+    ]
+
+
+def test_markdown_is_a_block_for_a_cover_letter() -> None:
+    block = summary.markdown(REGRESSION)
+    lines = block.splitlines()
+    assert max(map(len, lines)) <= summary.WIDTH
+    assert "**REGRESSION**" in lines[0]
+    assert "| REGRESSION | 0/4  | 1/4     | 1       |" in lines
+    assert "1. kernel BUG in filemap_unaccount_folio" in lines
+    assert "   rig rerun trials/patched/debug-smp4-truncate-race-ext4-3" in lines
+    assert "TCG (emulated" in block
+    assert "---" not in lines  # git am would cut the letter there
+
+
+def test_a_long_path_stays_one_command() -> None:
+    root = Path("/very/long/" + "x" * 60)
+    block = summary.markdown(REGRESSION, root)
+    joined = block.replace("\\\n", "")
+    assert f"rig rerun      {root}/trials/patched/debug-smp4-truncate-race-ext4-3" in joined
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_incomplete_run_says_so(complete: bool) -> None:
+    partial = dataclasses.replace(REGRESSION, complete=complete)
+    assert ("INCOMPLETE" in summary.text(partial)) is not complete
+    assert ("INCOMPLETE" in summary.markdown(partial)) is not complete
+
+
+def test_a_clean_run_says_what_it_excludes() -> None:
+    clean = run(*(trial(index=i) for i in range(40)))
+    assert "above 7.2 %" in summary.text(clean)
+    assert "CLEAN" in summary.markdown(clean)
+    assert "rig rerun" not in summary.markdown(clean)
+
+
+def test_an_empty_run() -> None:
+    assert summary.text(run()).startswith("INCONCLUSIVE")
+    assert "none" in summary.markdown(run())
+
+
+@settings(suppress_health_check=list(HealthCheck), deadline=None)
+@given(runs)
+def test_any_run_can_be_told(whole: Run) -> None:
+    assert str(whole.verdict.judgement) in summary.text(whole)
+    assert str(whole.verdict.judgement) in summary.markdown(whole)
