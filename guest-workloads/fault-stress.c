@@ -287,6 +287,16 @@ static void write_page(struct worker *w, long page)
 		memset(page_at(page), 0, RIG_PAGE);
 }
 
+/* MADV_DONTNEED leaves the page table of a split huge page; only without one comes the next. */
+static void remap_huge(long first)
+{
+	if (mmap(page_at(first), HUGE_SIZE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		rig_broken("mmap: %s", strerror(errno));
+	else
+		madvise(page_at(first), HUGE_SIZE, MADV_HUGEPAGE);
+}
+
 /* Drops pages that nobody else cares for, or whose data survives in the page cache. */
 static void drop_pages(struct worker *w, long page)
 {
@@ -300,12 +310,17 @@ static void drop_pages(struct worker *w, long page)
 		nr = rig_min(plan.grain, plan.pages - first);
 	}
 	w->counts[C_DROPS]++;
-	if (madvise(page_at(first), nr * RIG_PAGE, MADV_DONTNEED)) {
+	if (stress->backing == THP_PAGES && nr == HUGE_PAGES && rig_below(&w->rng, 2))
+		remap_huge(first);
+	else if (madvise(page_at(first), nr * RIG_PAGE, MADV_DONTNEED)) {
 		rig_broken("MADV_DONTNEED: %s", strerror(errno));
 		return;
 	}
 	for (i = first; !keeps && i < first + nr; i++)
 		w->expected[i] = 0;
+	/* a read first would get the huge zero page, which a write splits */
+	if (stress->backing == THP_PAGES && rig_below(&w->rng, 2))
+		write_page(w, page);
 }
 
 static long own_page(struct worker *w)
@@ -485,7 +500,11 @@ static void *thread_main(void *arg)
 {
 	struct worker *w = arg;
 	uint64_t nr;
+	long i;
 
+	for (i = 0; stress->backing == THP_PAGES && i < plan.pages; i += HUGE_PAGES)
+		if (owned(w, i))
+			write_page(w, i);
 	for (nr = 1; !rig_stopped(); nr++) {
 		operate(w);
 		if (nr % 64 == 0)
