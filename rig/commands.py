@@ -85,7 +85,7 @@ def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: 
 def _shell_in(config: Config, ui: Ui, lab: Lab, cell: Cell, kernel: Kernel) -> int:
     from rig import proc
     from rig.guest import reach
-    from rig.keys import HOST_ALIAS
+    from rig.keys import ssh_argv
     from rig.qemu import VmSpec
     from rig.vm import Vm
 
@@ -103,12 +103,9 @@ def _shell_in(config: Config, ui: Ui, lab: Lab, cell: Cell, kernel: Kernel) -> i
             raise HostError(f"the machine cannot be reached: {outcome.detail}", hint=f"last line: {outcome.last_line}")
         guest.close()
         ui.say(f"  SHELL   {cell.id}, kernel {kernel.release} ({kernel.tree[:12]}); console: {vm.console_path}")
-        argv = [
-            *("ssh", "-i", str(lab.keys.client_private), "-o", f"UserKnownHostsFile={lab.keys.known_hosts}"),
-            *("-o", f"HostKeyAlias={HOST_ALIAS}", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"),
-            *("-o", "LogLevel=ERROR", "-F", "/dev/null", "-p", str(vm.port), "root@127.0.0.1"),
-        ]
-        with proc.Child(argv, stdin=None, stdout=None, stderr=None, foreground=sys.stdin.isatty()) as child:
+        with proc.Child(
+            ssh_argv(lab.keys, vm.port), stdin=None, stdout=None, stderr=None, foreground=sys.stdin.isatty()
+        ) as child:
             while child.wait(0.5) is None and vm.alive:
                 pass
             return child.stop(grace=1) if child.poll() is None else child.popen.returncode

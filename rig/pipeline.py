@@ -21,11 +21,11 @@ from rig.accel import Accelerator
 from rig.build import Builder, Flavour
 from rig.clock import Stopwatch
 from rig.config import Config
-from rig.errors import ConfigError, HostError
+from rig.errors import ConfigError
 from rig.keys import RunKeys
 from rig.model import Cell, Kernel, Side
 from rig.series import Applied
-from rig.store import Store, digest, file_digest
+from rig.store import Store, digest
 from rig.ui import Ui
 
 WORKLOAD_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
@@ -170,7 +170,8 @@ class Pipeline:
         found = {}
         with self.ledger.time("disks"):
             for filesystem in sorted({cell.filesystem for cell in self.cells} - {"tmpfs"}):
-                key = digest("disk-1", filesystem, str(self.config.guest.disk_mib), _tool_of(filesystem))
+                inputs = disks.disk_inputs(filesystem, self.config.guest.disk_mib)
+                key = digest("disk-1", *(word for pair in inputs for word in pair))
 
                 def fill(target: Path, fs: str = filesystem) -> None:
                     disks.make_disk(target / "disk.raw", fs, self.config.guest.disk_mib)
@@ -194,12 +195,3 @@ def _compile(file: Path, target: Path) -> None:
         raise ConfigError(
             f"{file.name} does not compile: {first}", hint="guest-workloads/ are C programs over rig.h", evidence=file
         )
-
-
-def _tool_of(filesystem: str) -> str:
-    """Return the identity of the program that makes a file system: its bytes."""
-    name = {"ext4": "mke2fs", "xfs": "mkfs.xfs"}[filesystem]
-    try:
-        return file_digest(image.find_program(name))
-    except OSError as error:
-        raise HostError(f"{name}: cannot be read: {error.strerror}") from error
