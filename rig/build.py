@@ -26,7 +26,7 @@ from rig.source import repository
 from rig.store import Store, digest, write_atomically
 from rig.ui import Ui
 
-FORMAT = "kernel-2"  # part of every key: a change here makes all kernels anew
+FORMAT = "kernel-3"  # part of every key: a change here makes all kernels anew
 PINNED = {
     "KBUILD_BUILD_USER": "rig",
     "KBUILD_BUILD_HOST": "rig",
@@ -53,15 +53,6 @@ class Flavour:
     def key(self) -> str:
         """The identity of what the fragments ask for."""
         return digest(*(file.read_text() for file in self.files))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
-    """A warning of the compiler that the base does not give, in a file that the series touches."""
-
-    flavour: str
-    file: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +98,6 @@ class Builder:
         self.timeout = timeout
         self.always = always
         self.compiler = compiler()
-        self.warnings: list[Warned] = []
         self.built = 0
         self._name = f"build-{applied.base.commit[:12]}"
         self._paths = applied.series.paths
@@ -182,6 +172,7 @@ class Builder:
             vmlinux=path / "vmlinux",
             config=path / "config",
             release=(path / "release").read_text().strip(),
+            warnings=tuple(json.loads((path / "warnings.json").read_text())),
         )
 
     # -- building -----------------------------------------------------------------------------------------------------
@@ -221,7 +212,9 @@ class Builder:
             if prefix.number == 0:
                 raise HostError(f"the base does not build in flavour {flavour.name}: {lines.errors[0]}", evidence=log)
             raise BrokenSeries(failure, len(self.applied.series.patches))
-        self._note_warnings(prefix, flavour, objects, lines)
+        warnings = self._new_warnings(prefix, objects, lines)
+        for warning in warnings:
+            self.ui.say(f"  WARNING {flavour.name}: {warning} (new with this series)")
         release = (objects / "include/config/kernel.release").read_text()
 
         def fill(target: Path) -> None:
@@ -230,6 +223,7 @@ class Builder:
             shutil.copyfile(log, target / "build.log")
             (target / "config").write_text(config)
             (target / "release").write_text(release)
+            (target / "warnings.json").write_text(json.dumps(warnings))
 
         path = self.store.publish("kernel", self._key(prefix, config), fill)
         self.built += 1
@@ -262,7 +256,7 @@ class Builder:
         argv = ["make", "-C", str(source), f"O={objects}", f"-j{self.jobs}", f"CC={cc}", "LOCALVERSION=", "bzImage"]
         # An empty LOCALVERSION: the release must not depend on what git says of the checkout ("6.12.1+").
         env = PINNED | {"CCACHE_BASEDIR": str(objects.parent)}
-        lines = _Lines(source, partial(self._progress, label))
+        lines = _Lines(source, objects, partial(self._progress, label))
         deadline = Deadline(self.timeout)
         status = stream(argv, lines.take, log=log, env=env, deadline=deadline)
         self.ui.settle()
@@ -283,28 +277,29 @@ class Builder:
     def _progress(self, label: str, compiled: int, what: str) -> None:
         self.ui.progress(f"building {label}: {compiled} files, {what}")
 
-    def _note_warnings(self, prefix: Prefix, flavour: Flavour, objects: Path, lines: _Lines) -> None:
-        """Keep the warnings of every object up to date, and report those that the base does not give.
+    def _new_warnings(self, prefix: Prefix, objects: Path, lines: _Lines) -> list[str]:
+        """Return the warnings that the base does not give, in files that the series touches.
 
-        An incremental build shows only the warnings of what it compiles, so what is known is kept beside the objects.
+        An incremental build shows only the warnings of what it compiles, so those of the base are kept beside the objects.
         """
         kept = objects / "rig-warnings-of-base.json"
         base: dict[str, list[str]] = json.loads(kept.read_text()) if kept.exists() else {}
         if prefix.number == 0:
             fresh = {file: sorted(lines.warnings.get(file, ())) for file in lines.compiled | lines.warnings.keys()}
             write_atomically(kept, json.dumps(base | fresh, indent=1, sort_keys=True))
-            return
-        for file in sorted(set(self._paths) & lines.warnings.keys()):
-            for text in sorted(lines.warnings[file] - set(base.get(file, ()))):
-                self.warnings.append(Warned(flavour=flavour.name, file=file, text=text))
-                self.ui.say(f"  WARNING {flavour.name}: {file}: {text} (new with this series)")
+            return []
+        touched = sorted(set(self._paths) & lines.warnings.keys())
+        return [
+            f"{file}: {text}" for file in touched for text in sorted(lines.warnings[file] - set(base.get(file, ())))
+        ]
 
 
 class _Lines:
     """What the output of make says."""
 
-    def __init__(self, source: Path, progress: Callable[[int, str], None]) -> None:
-        self._prefixes = (f"{source}/", f"../{source.name}/")  # kbuild writes a neighbour's path as a relative one
+    def __init__(self, source: Path, objects: Path, progress: Callable[[int, str], None]) -> None:
+        # kbuild writes the path of a neighbour as a relative one
+        self._prefixes = (f"{source}/", f"{objects}/", f"../{source.name}/")
         self._progress = progress
         self.compiled: set[str] = set()
         self.warnings: dict[str, set[str]] = {}

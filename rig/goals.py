@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rig import __version__, reporting, results, runs, summary, verdict
+from rig import __version__, reporting, results, runs, summary
 from rig.build import BrokenSeries
 from rig.campaign import Campaign
 from rig.config import Config
@@ -125,12 +125,12 @@ def _plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dic
 
 
 def report(config: Config, ui: Ui) -> Run:
-    """Write the reports of the latest run again, from its results.json, unless they are newer than it."""
+    """Write the reports of the latest run again, from its results.json."""
     path = runs.latest(config.results)
     if not (path / runs.RESULTS).exists():
         raise HostError(f"{path.name} was interrupted and has no results yet", hint="`rig test` resumes it")
     done = results.read_results(path / runs.RESULTS)
-    done = replace(done, verdict=verdict.fold(done.trials))
+    done = replace(done, verdict=reporting.fold(done.trials, done.kernels))
     ui.stage("report", f"{path.name}: junit.xml, results.json, summary.txt, summary.md")
     reporting.write(path, done)
     return done

@@ -64,6 +64,7 @@ class Kernel:
     vmlinux: Path
     config: Path
     release: str  # `uname -r` of it
+    warnings: tuple[str, ...] = ()  # `file: text`: in files that the series touches, and not given by the base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

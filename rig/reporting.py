@@ -6,13 +6,14 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rig import __version__, junit, qemu, results, runs, summary, verdict
 from rig.accel import Accelerator
 from rig.build import BrokenSeries
 from rig.clock import now
-from rig.model import CaseResult, Cell, Finding, Kernel, Side, Status, Timing, TrialResult
+from rig.model import CaseResult, Cell, Finding, Kernel, Side, Status, Timing, TrialResult, Verdict
 from rig.pipeline import Pipeline
 from rig.results import Base, Host, Patch, Run, SeriesInfo
 from rig.runs import RunFolder
@@ -21,6 +22,13 @@ from rig.signature import signature
 
 #: For a run in which nothing was booted.
 NO_ACCELERATOR = Accelerator(name="none", reason="nothing was booted")
+
+
+def fold(trials: Sequence[TrialResult], kernels: Sequence[Kernel]) -> Verdict:
+    """Return the verdict over the trials, with what the compiler said of the series among its notes."""
+    folded = verdict.fold(trials)
+    warnings = sorted({f"new warning ({kernel.flavour}): {text}" for kernel in kernels for text in kernel.warnings})
+    return replace(folded, notes=(*folded.notes, *warnings))
 
 
 def collect(
@@ -47,7 +55,7 @@ def collect(
         kernels=tuple(kernels.values()),
         config=pipeline.config.model_dump(mode="json"),
         trials=tuple(ordered),
-        verdict=verdict.fold(ordered),
+        verdict=fold(ordered, tuple(kernels.values())),
         stages=tuple(pipeline.ledger.stages),
     )
 

@@ -38,6 +38,7 @@ def run(
         "select=debug/smp4/truncate-race/tmpfs",
         f"trials={TRIALS}",
         "budget=10",
+        "workloads.truncate-race.args={cases: punch-private}",
         "matrix.mode=product",
     ]
     code = goals.run(("test",), load(ROOT / "rig.yaml", overrides), Options(jobs=2), Ui())
