@@ -280,7 +280,7 @@ class Builder:
     def _new_warnings(self, prefix: Prefix, objects: Path, lines: _Lines) -> list[str]:
         """Return the warnings that the base does not give, in files that the series touches.
 
-        An incremental build shows only the warnings of what it compiles, so those of the base are kept beside the objects.
+        An incremental build shows only the warnings of what it compiles; those of the base are kept beside the objects.
         """
         kept = objects / "rig-warnings-of-base.json"
         base: dict[str, list[str]] = json.loads(kept.read_text()) if kept.exists() else {}
