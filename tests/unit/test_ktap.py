@@ -202,3 +202,22 @@ def test_a_promise_is_kept_or_lost(lines: list[str]) -> None:
     assert len(report.cases) >= 4
     passed = sum(case.status is Status.PASS for case in report.cases)
     assert passed <= sum(line.startswith("ok") for line in lines)
+
+
+def test_words_inside_a_line_are_neither_plan_nor_result() -> None:
+    report = parse("KTAP version 1\nplan: 1..7\n1..1\nall is ok 1 b\nok 1 a\nBail out? no\n")
+    assert (report.plan, [case.name for case in report.cases], report.errors) == (1, ["a"], ())
+
+
+@pytest.mark.parametrize("line", ["# detail: page 3", "# counter rounds=1", "# finding: bad"])
+def test_what_the_running_case_said_last_is_kept(line: str) -> None:
+    report = parse(f"KTAP version 1\n1..1\nok 1 a\n{line}\n")
+    assert [case.status for case in report.cases] == [Status.PASS, Status.LOST]
+
+
+def test_too_many_cases_are_told_once() -> None:
+    text = "KTAP version 1\n1..1\nok 1 a\nok 99999 b\nok 99998 c\n"
+    assert sum("outside" in error for error in parse(text).errors) == 1
+    assert parse(f"KTAP version 1\n1..{ktap.MAX_CASES}\n").errors == (
+        f"{ktap.MAX_CASES} of {ktap.MAX_CASES} cases did not report",
+    )

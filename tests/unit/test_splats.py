@@ -448,3 +448,36 @@ def test_a_gigabyte_of_clean_lines_costs_little_memory_in_miniature() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * len(block)
+
+
+def test_a_deadlock_is_named_after_who_takes_the_lock() -> None:
+    log = (LOGS / "lockdep-circular.log").read_text()
+    taken = log.replace("at: __might_fault+0x3b/0x70", "at: ext4_map_blocks+0x3b/0x70")
+    assert scan_bytes(taken.encode())[0].title == "possible deadlock in ext4_map_blocks"
+    returning = (
+        "[    1.000000][   T77] WARNING: lock held when returning to user space!\n"
+        "[    1.000100][   T77] ------------------------------------------------\n"
+        "[    1.000200][   T77] race/77 is leaving the kernel with locks still held!\n"
+        "[    1.000300][   T77]  #0: ffff888004b22b50 (&f->lock){+.+.}-{3:3}, at: leaky_ioctl+0x54/0x170\n"
+    )
+    assert scan_bytes(returning.encode())[0].title == "lock held when returning to user space in leaky_ioctl"
+
+
+def test_lines_long_after_a_report_are_not_of_it() -> None:
+    head = "[    1.000000][   T30] kernel BUG at mm/x.c:1!\n[    1.000100][   T30] CPU: 0 PID: 1\n"
+    near = scan_bytes(f"{head}[   20.000000][   T30] RIP: 0010:foo+0x1/0x2\n".encode())
+    late = scan_bytes(f"{head}[   99.000000][   T30] RIP: 0010:foo+0x1/0x2\n".encode())
+    assert [finding.function for finding in (*near, *late)] == ["foo", None]
+
+
+def test_the_line_after_one_without_end_is_whole() -> None:
+    scanner = Scanner()
+    for piece in (b"[    0.1] x" * 10_000, b"y" * 100):
+        scanner.feed(piece)
+    findings = scanner.feed(b"\n[    2.000000][    T1] Kernel panic - not syncing: now\n") + scanner.finish()
+    assert [finding.title for finding in findings] == ["kernel panic: now"]
+
+
+def test_the_panic_that_kasan_asked_for_is_in_its_text() -> None:
+    log = (LOGS / "kasan-uaf.log").read_text()
+    assert scan_bytes(log.encode())[0].text.endswith("Kernel Offset: disabled")

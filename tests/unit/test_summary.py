@@ -85,3 +85,13 @@ def test_an_empty_run() -> None:
 def test_any_run_can_be_told(whole: Run) -> None:
     assert str(whole.verdict.judgement) in summary.text(whole)
     assert str(whole.verdict.judgement) in summary.markdown(whole)
+
+
+def test_words_are_counted() -> None:
+    assert "fault-around-private, 1 patch, tree" in summary.text(REGRESSION)
+    patches = REGRESSION.series.patches * 2
+    longer = dataclasses.replace(REGRESSION, series=dataclasses.replace(REGRESSION.series, patches=patches))
+    assert "fault-around-private, 2 patches, tree" in summary.text(longer)
+    assert "kernels: debug; gcc" in summary.text(REGRESSION)
+    other = dataclasses.replace(REGRESSION, host=dataclasses.replace(REGRESSION.host, accelerator="kvm"))
+    assert "KVM" not in summary.text(other)  # what the trials ran on counts

@@ -221,3 +221,30 @@ def test_any_trials_fold(trials: list[TrialResult]) -> None:
         assert found.patched.failures <= found.patched.trials
     if any(t.side is PATCHED and t.status.bad for t in trials):
         assert verdict.judgement in (Judgement.REGRESSION, Judgement.KNOWN)
+
+
+def test_only_cells_lost_on_the_patched_side_are_holes() -> None:
+    others = [trial(BASE, Status.LOST, where=cell("xfs")), trial(PATCHED, Status.INCONCLUSIVE, where=cell("tmpfs"))]
+    assert fold([*passes(BASE, 2), *passes(PATCHED, 2), *others]).judgement is Judgement.CLEAN
+
+
+def test_notes_say_what_is_missing_and_no_more() -> None:
+    assert fold([*passes(BASE, 1), *passes(PATCHED, 1)]).notes == (
+        "ran under TCG: timing differs from hardware, and weak memory ordering cannot show",
+    )
+    notes = fold([*passes(BASE, 1), *passes(PATCHED, 1), *passes(PATCHED, 1, where="xfs")]).notes
+    assert "no base trial counts in: debug/smp4/truncate-race/xfs" in notes
+    assert not any("no base trial counts in" in note for note in fold(passes(PATCHED, 1)).notes)
+    lost = fold([trial(BASE, Status.LOST, reason="QEMU died"), *passes(BASE, 1, start=1), *passes(PATCHED, 1)]).notes
+    assert (
+        "1 trial lost: the machine, not the kernel, failed; the first: debug/smp4/truncate-race/ext4 (QEMU died)"
+        in lost
+    )
+
+
+def test_sentences() -> None:
+    known = [*crashes(BASE, 2), *crashes(PATCHED, 2)]
+    assert "the base has it too, and not clearly less often" in only(known).sentence
+    assert " more" not in fold(known).sentence
+    both = [trial(side, Status.CRASH, BUG, STALE) for side in (BASE, PATCHED)]
+    assert f"{BUG.title}, and 1 more (" in fold(both).sentence
