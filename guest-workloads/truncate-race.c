@@ -472,7 +472,8 @@ static void bury(struct group *g, long first, long end)
 {
 	long i;
 
-	for (i = first; i < end; i++) {
+	/* With "eof" nothing was removed: the pagemap alone shall speak of it, not the stamps before it. */
+	for (i = first; i < end && strcmp(rig_inject, "eof"); i++) {
 		rig_store(&g->dead[i][RIG_HEAD], g->newest);
 		rig_store(&g->dead[i][RIG_TAIL], g->newest);
 	}
