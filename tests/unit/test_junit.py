@@ -263,3 +263,26 @@ def test_any_run_is_valid_and_counts_add_up(tmp_path: Path, whole: Run) -> None:
             assert int(str(top.get(name))) == len(list(top.iter(tag)))
     bad = any(one.status.bad for one in whole.trials)
     assert bool(list(top.iter("failure"))) >= bad
+
+
+def test_cases_after_the_one_that_crashed_keep_their_place(tmp_path: Path) -> None:
+    crashed = CaseResult(name="bee", status=Status.CRASH, reason="bee went down")
+    after = CaseResult(name="cee", status=Status.LOST, reason="not reached")
+    other = dataclasses.replace(BUG, title="WARNING in foo", signature="warning:foo", kind="warning")
+    top = written(tmp_path, trial(Side.PATCHED, Status.CRASH, BUG, other, cases=(PUNCH, crashed, after)))
+    assert [(row[2], row[3]) for row in shape(top)] == [("bee", "failure"), ("cee", "error"), ("punch", "system-out")]
+    error = case(top, "cee").find("error")
+    assert error is not None
+    assert error.get("message") == "not reached"
+    first, second = (str(failure.text) for failure in case(top, "bee").findall("failure"))
+    assert first.startswith("CRASH: bee went down\n")
+    assert "Also seen in this trial:\n  WARNING in foo" in first
+    assert "Also seen in this trial:\n  kernel BUG in" in second
+
+
+def test_times_are_the_workloads_own_or_a_fair_share(tmp_path: Path) -> None:
+    untimed = dataclasses.replace(EXTEND, seconds=0.0)
+    top = written(tmp_path, trial(cases=(PUNCH, untimed)))
+    assert [float(str(case(top, name).get("time"))) for name in ("punch", "extend")] == [2.0, 5.0]
+    assert float(str(top.get("time"))) == 7.0
+    assert top[0].get("timestamp") == "2026-01-02T03:04:05+00:00"
