@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rig import proc
 from rig.errors import ConfigError, HostError
-from rig.qemu import QEMU, VmSpec, Wiring, argv
+from rig.qemu import VmSpec, Wiring, argv, version
+from rig.store import write_atomically
 
 KVM_DEVICE = Path("/dev/kvm")
 
@@ -123,10 +123,7 @@ def _kept_answer(kernel: Path, image: Path, cache: Path, *, insist: bool) -> Kvm
         pass  # nothing kept, or nothing that can be read: probe
     answer, sure = _probe(kernel, image)
     if sure:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache, prefix=".kvm-", delete=False) as fresh:
-            json.dump(asdict(answer), fresh)
-        Path(fresh.name).rename(file)
+        write_atomically(file, json.dumps(asdict(answer)))
     return answer
 
 
@@ -144,5 +141,4 @@ def _probe(kernel: Path, image: Path) -> tuple[KvmAnswer, bool]:
 def _key() -> str:
     """What the answer holds for: this boot of the host and this QEMU."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-    version = proc.check([QEMU, "--version"], timeout=20)
-    return hashlib.sha256(f"{boot}\n{version}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{boot}\n{version()}".encode()).hexdigest()[:16]

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
-from rig.results import Run, publish
+from rig.results import Run
 from rig.signature import signature
+from rig.store import write_atomically
 from rig.verdict import causes
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ _NUMBERED = re.compile(r"case-(\d+)$")
 def write_junit(path: Path, run: Run, root: Path) -> None:
     """Publish the run as JUnit XML in `path`; `root` is the run's folder, in which the evidence of the trials lies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    publish(path, to_xml(run, root))
+    write_atomically(path, to_xml(run, root))
 
 
 def to_xml(run: Run, root: Path) -> str:

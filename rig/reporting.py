@@ -19,6 +19,7 @@ from rig.results import Base, Host, Patch, Run, SeriesInfo
 from rig.runs import RunFolder
 from rig.series import Applied
 from rig.signature import signature
+from rig.store import write_atomically
 
 #: For a run in which nothing was booted.
 NO_ACCELERATOR = Accelerator(name="none", reason="nothing was booted")
@@ -83,8 +84,8 @@ def _host(accelerator: Accelerator, compiler: str) -> Host:
 def write(path: Path, done: Run) -> None:
     """Write all reports; results.json last, as it marks the run as complete."""
     junit.write_junit(path / "junit.xml", done, path)
-    results.publish(path / "summary.txt", summary.text(done, path))
-    results.publish(path / "summary.md", summary.markdown(done, Path(path.parent.name, path.name)))
+    write_atomically(path / "summary.txt", summary.text(done, path))
+    write_atomically(path / "summary.md", summary.markdown(done, Path(path.parent.name, path.name)))
     results.write_results(path / runs.RESULTS, done)
 
 

@@ -10,11 +10,8 @@ means something.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import tempfile
 import types
 import typing
 from collections.abc import Mapping
@@ -25,6 +22,7 @@ from typing import Any, TypeVar, Union
 
 from rig.errors import HostError
 from rig.model import Kernel, TrialResult, Verdict
+from rig.store import write_atomically
 
 SCHEMA_VERSION = 1
 SCHEMA = Path(__file__).with_name("schemas") / "results.schema.json"
@@ -98,7 +96,7 @@ def write_trial(directory: Path, trial: TrialResult) -> Path:
     """Publish `trial.json` in `directory`, which is made if need be; return its path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / TRIAL_FILE
-    publish(path, _dump({"schema_version": SCHEMA_VERSION, "trial": to_json(trial)}))
+    write_atomically(path, _dump({"schema_version": SCHEMA_VERSION, "trial": to_json(trial)}))
     return path
 
 
@@ -116,7 +114,7 @@ def read_trial(directory: Path) -> TrialResult | None:
 def write_results(path: Path, run: Run) -> None:
     """Publish a whole run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    publish(path, _dump(to_json(run)))
+    write_atomically(path, _dump(to_json(run)))
 
 
 def read_results(path: Path) -> Run:
@@ -131,27 +129,6 @@ def read_results(path: Path) -> Run:
         raise HostError(
             f"{path} cannot be read as the results of a run: {error}", hint="run `rig test` again"
         ) from None
-
-
-def publish(path: Path, text: str) -> None:
-    """Make `text` the content of `path`, at once and for good: temporary file, fsync, rename, fsync of the folder."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _dump(data: object) -> str:

@@ -22,7 +22,7 @@ from rig.keys import RunKeys
 from rig.model import Cell, Finding, GuestState, Kernel, Side, Timing, TrialResult
 from rig.oracles import Evidence
 from rig.qemu import VmSpec
-from rig.splats import Scanner
+from rig.splats import Scanner, in_order
 from rig.store import write_atomically
 from rig.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
 
@@ -249,7 +249,7 @@ class _Session:
             timed_out=run.timed_out if run else outcome.kind in (BootKind.HUNG, BootKind.NO_SSH),
             exit_status=run.status if run else None,
             ktap=ktap.parse(run.stdout) if run else None,
-            console=tuple(self._findings),
+            console=in_order(self._findings),
             taint_before=self.state.taint if self.state else None,
             taint_after=self._taint_after,
             note="; ".join(notes),

@@ -13,10 +13,10 @@ import madeup as made
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from rig import results
 from rig.errors import HostError
 from rig.model import Side, Status, Timing, TrialResult
 from rig.results import SCHEMA, Run, from_json, read_results, read_trial, to_json, write_results, write_trial
+from rig.store import write_atomically
 
 tmp_path_is_shared = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
@@ -146,7 +146,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_trial(tmp_path, broken)
     with pytest.raises(UnicodeEncodeError):
-        results.publish(path, "half of it \ud800")
+        write_atomically(path, "half of it \ud800")
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["trial.json"]
     assert path.stat().st_mode & 0o777 == 0o644

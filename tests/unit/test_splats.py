@@ -36,6 +36,9 @@ EXPECTED: dict[str, list[Row]] = {
     ],
     "boot-failure-no-root": [("boot-failure", "VFS: Unable to mount root fs", "mount_root_generic", True, False)],
     "bug-filemap": [("bug", "kernel BUG in filemap_unaccount_folio", "filemap_unaccount_folio", True, False)],
+    "bug-filemap-direct-write": [
+        ("bug", "kernel BUG in filemap_unaccount_folio", "filemap_unaccount_folio", True, False)
+    ],
     "hung-task": [("hung-task", "INFO: task hung in mnt_want_write", "mnt_want_write", False, False)] * 2,
     "kasan-uaf": [("kasan", "KASAN: slab-use-after-free Read in ext4_readdir", "ext4_readdir", True, False)],
     "lockdep-circular": [("lockdep", "possible deadlock in filldir64", "filldir64", False, False)],
