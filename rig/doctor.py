@@ -49,6 +49,7 @@ NEEDS = (
     Need("qemu-system-x86_64", "qemu-system-x86", "machines"),
     Need("busybox", "busybox-static", "the guest image"),
     Need("dropbear", "dropbear-bin", "the guest's SSH server"),
+    Need("ssh", "openssh-client", "`rig shell`"),
     Need("mke2fs", "e2fsprogs", "ext4 disks"),
     Need("mkfs.xfs", "xfsprogs", "xfs disks"),
     Need("/usr/src/linux-source-6.12.tar.xz", "linux-source-6.12", "the default base tree"),

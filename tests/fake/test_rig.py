@@ -73,8 +73,16 @@ class World:
         )
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
+        # A suite that a script starts in the background inherits an ignored SIGINT; a person's shell gives the default.
+        reset = (
+            "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+        )
         return subprocess.Popen(
-            self.argv(*words), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+            [sys.executable, "-c", reset, *self.argv(*words)],
+            env=self.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
         )
 
     @property
