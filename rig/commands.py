@@ -122,7 +122,9 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     root = next((parent for parent in folder.parents if (parent / "config.json").is_file()), None)
     if root is None or "cell" not in plan:
         raise ConfigError(f"{folder}: not inside the folder of a run", hint="config.json of the run is needed, too")
-    fixed = [f"series={root / 'series'}", f"select={plan['cell']}", f"seed={plan['seed']}", f"budget={plan['budget']}"]
+    # matrix={}: whatever the matrix left out, this cell was in it.
+    fixed = [f"series={root / 'series'}", "matrix={}", f"select={plan['cell']}", f"seed={plan['seed']}"]
+    fixed.append(f"budget={plan['budget']}")
     store = [] if any(word.startswith("store=") for word in overrides) else _store_of(root)
     config = load(root / "config.json", [*fixed, *store, *overrides])
     pipeline = Pipeline(config, Options(jobs=jobs), ui)

@@ -98,7 +98,8 @@ def _new(results: Path, series: Series, key: str, plan: Mapping[str, Any], stack
         (path / "series").mkdir()
         for patch in series.patches:
             (path / "series" / f"{patch.number:04}.patch").write_bytes(patch.mail)
-        write_atomically(path / "config.json", json.dumps(plan["config"], indent=1, sort_keys=True) + "\n")
+        # In the order of the configuration, which is the order in which cells are made.
+        write_atomically(path / "config.json", json.dumps(plan["config"], indent=1) + "\n")
         write_atomically(
             path / PLAN,
             json.dumps({"key": key, "started": moment.isoformat(timespec="seconds"), **plan}, indent=1, sort_keys=True)

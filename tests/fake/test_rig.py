@@ -293,7 +293,7 @@ def test_two_rigs_on_one_store(world: MakeWorld) -> None:
 
 def test_a_trial_is_run_again_by_its_script(world: MakeWorld) -> None:
     here = world(machine(FAILED, status=1))
-    here.rig("test")
+    here.rig("test", "matrix.exclude=[{machine: absent}]", "matrix.mode=pairwise")
     trial = here.latest.resolve() / "trials/patched/debug/small/race/tmpfs/0"
     done = subprocess.run(
         [trial / "reproduce.sh"], env=here.env, capture_output=True, text=True, timeout=WAIT, check=False

@@ -14,7 +14,7 @@ from rig.series import Patch, Series
 SERIES = Series(
     name="demo", origin="demo", patches=(Patch(number=1, name="a", subject="s", mail=b"From: x\n", paths=("a",)),)
 )
-ONE = {"config": {"budget": 1}, "cells": ["a"]}
+ONE = {"config": {"budget": 1, "a": 2}, "cells": ["a"]}
 OTHER = {"config": {"budget": 2}, "cells": ["a"]}
 
 
@@ -25,7 +25,7 @@ def names(results: Path) -> list[str]:
 def test_a_folder_holds_all_that_a_rerun_needs(tmp_path: Path) -> None:
     with open_run(tmp_path, SERIES, ONE, resume=True) as folder:
         assert (folder.path / "series/0001.patch").read_bytes() == b"From: x\n"
-        assert json.loads((folder.path / "config.json").read_text()) == {"budget": 1}
+        assert list(json.loads((folder.path / "config.json").read_text()).items()) == [("budget", 1), ("a", 2)]
         assert folder.id.endswith("-demo")
         assert not folder.resumed
         assert latest(tmp_path) == folder.path.resolve()
