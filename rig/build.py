@@ -136,6 +136,21 @@ class Builder:
         """Whether the store has the kernel; builds nothing."""
         return self._stored(self.applied.prefixes[prefix], flavour) is not None
 
+    def configuration(self, prefix: int, flavour: Flavour) -> str:
+        """Return the final .config of a prefix in a flavour; raises BuildError when a requested symbol is not in it."""
+        with self.store.lock(self._name):
+            wanted = self.applied.prefixes[prefix]
+            work = self.store.work(self._name)
+            log = self._log(wanted, flavour)
+            _checkout(repository(self.store), work / "source", wanted.commit)
+            return self._configured(wanted, flavour, work / "source", work / f"obj-{flavour.name}", log)
+
+    def _log(self, prefix: Prefix, flavour: Flavour) -> Path:
+        log = self.store.work(self._name) / "logs" / f"{prefix.number}-{flavour.name}.log"
+        log.parent.mkdir(exist_ok=True)
+        log.write_bytes(b"")
+        return log
+
     # -- the store ----------------------------------------------------------------------------------------------------
 
     def _config_key(self, prefix: Prefix, flavour: Flavour) -> str:
@@ -199,9 +214,7 @@ class Builder:
             return kernel  # another rig was quicker while this one waited for the lock
         work = self.store.work(self._name)
         source, objects = work / "source", work / f"obj-{flavour.name}"
-        log = work / "logs" / f"{prefix.number}-{flavour.name}.log"
-        log.parent.mkdir(exist_ok=True)
-        log.write_bytes(b"")
+        log = self._log(prefix, flavour)
         label = f"{flavour.name} {'base' if prefix.number == 0 else f'base+{prefix.number}'}"
         _checkout(repository(self.store), source, prefix.commit)
         config = self._configured(prefix, flavour, source, objects, log)
