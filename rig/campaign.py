@@ -124,8 +124,10 @@ class Campaign:
         )
 
     def _progress(self, label: str, line: str) -> None:
-        if line.startswith(("ok ", "not ok ")):
-            with self._lock:
-                watch = self._running.get(label)
-                number = len(self.done)
-            self.ui.progress(f"[{number}/{self._total}] {label}: {line[:60]} ({watch.elapsed if watch else 0:.0f} s)")
+        if not line.startswith(("ok ", "not ok ")):
+            return
+        with self._lock:
+            watch = self._running.get(label)
+            number = len(self.done)
+        case = line.partition("#")[0].strip()[:60]
+        self.ui.progress(f"[{number}/{self._total}] {label}: {case} ({watch.elapsed if watch else 0:.0f} s)")

@@ -55,7 +55,8 @@ class Ui:
                     self._status.start()
                 from rich.text import Text
 
-                self._status.update(Text(text))  # not markup: it may quote a guest
+                # Text, not markup: it may quote a guest. One line: a wrapped one would leave its pieces behind.
+                self._status.update(Text(text, no_wrap=True, overflow="ellipsis"))
         elif monotonic() - self._last > _PIPE_INTERVAL:
             self._last = monotonic()
             self.say(f"          … {text} ({self._watch.elapsed:.0f} s)")

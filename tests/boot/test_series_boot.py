@@ -60,7 +60,10 @@ def test_the_known_bad_series_is_caught(run: tuple[int, Path]) -> None:
 
 
 def test_the_base_is_not_accused(run: tuple[int, Path]) -> None:
-    assert {trial["status"] for trial in trials(run[1], "base")} == {"PASS"}
+    statuses = [trial["status"] for trial in trials(run[1], "base")]
+    assert set(statuses) <= {"PASS", "INCONCLUSIVE"}  # a loaded host may keep a race from being run
+    assert "PASS" in statuses
+    assert not any(trial["findings"] for trial in trials(run[1], "base"))
 
 
 def test_junit_is_valid_and_tells_base_from_patched(run: tuple[int, Path]) -> None:
