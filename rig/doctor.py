@@ -56,7 +56,10 @@ NEEDS = (
     Need("import ensurepip", "python3-venv", "the Python environment"),
 )
 #: For the test suite alone.
-TEST_NEEDS = (Need("shellcheck", "shellcheck", "checks of the shell scripts"),)
+TEST_NEEDS = (
+    Need("shellcheck", "shellcheck", "checks of the shell scripts"),
+    Need("cpio", "cpio", "reading the guest image back"),
+)
 
 
 def missing(needs: tuple[Need, ...] = NEEDS) -> tuple[Need, ...]:
