@@ -28,8 +28,6 @@ from rig.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
 
 #: A kernel that printed a fatal splat and still runs is ended after this many seconds, its last words kept.
 LAST_WORDS = 5.0
-#: For the commands around the workload: read the state back, unmount, drop the caches.
-HOUSEKEEPING = 60.0
 
 
 class Interrupted(Exception):
@@ -158,6 +156,7 @@ class _Session:
         self._last_words: Deadline | None = None
         self._listening = True  # to the console; what the rig itself makes the kernel print accuses nobody
         self._taint_after: int | None = None
+        self._hung = False  # a command in the guest was not done by its deadline, and the machine lives
         self._run: GuestRun | None = None
 
     def run(self) -> Evidence:
@@ -176,7 +175,7 @@ class _Session:
             if guest is not None:
                 with guest:
                     self._use(vm, guest)
-            elif vm.alive:
+            elif self._alive(vm):
                 self._ask_where_it_hangs(vm)
             end = vm.end  # before the rig itself ends the machine
         self._findings += self._scanner.finish()
@@ -198,6 +197,8 @@ class _Session:
         try:
             self.state = guest.read_state()
         except NoAnswerError:
+            if self._alive(vm):
+                self._ask_where_it_hangs(vm)
             return
         self.timing = Timing(boot=vm.watch.elapsed)
         with (self.folder / "ktap.log").open("w", encoding="utf-8") as log:
@@ -217,7 +218,8 @@ class _Session:
     def _leave(self, vm: Vm, guest: Guest) -> None:
         """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed."""
         done = guest.run(
-            "umount /mnt/test; echo 3 >/proc/sys/vm/drop_caches; cat /proc/sys/kernel/tainted", HOUSEKEEPING
+            "umount /mnt/test; echo 3 >/proc/sys/vm/drop_caches; cat /proc/sys/kernel/tainted",
+            self.spec.workload_timeout,
         )
         words = done.stdout.split()
         if words and words[-1].isdigit():
@@ -227,7 +229,7 @@ class _Session:
 
     def _ask_where_it_hangs(self, vm: Vm) -> None:
         """Put the blocked tasks and the backtraces of all CPUs on the console: a hang must not be silent."""
-        self._listening = False
+        self._hung, self._listening = True, False
         for key in "wl":
             vm.sysrq(key)
             vm.wait_end(1.0)
@@ -246,7 +248,7 @@ class _Session:
             booted=outcome.stage != "qemu",
             ssh=self.state is not None,
             end_kind=_END_KINDS.get(end.kind) if end else None,
-            timed_out=run.timed_out if run else outcome.kind in (BootKind.HUNG, BootKind.NO_SSH),
+            timed_out=self._hung and outcome.kind is not BootKind.BROKEN,
             exit_status=run.status if run else None,
             ktap=ktap.parse(run.stdout) if run else None,
             console=in_order(self._findings),

@@ -214,6 +214,23 @@ def test_a_workload_that_hangs_is_killed(world: MakeWorld) -> None:
     assert here.statuses() == ["TIMEOUT"]
 
 
+def test_a_hang_while_cleaning_up_is_a_finding(world: MakeWorld) -> None:
+    stuck = machine()
+    stuck["replies"][2] |= {"stdout": "", "seconds": 100}
+    here = world(stuck)
+    done = here.rig("test", "timeouts.workload=2")
+    assert done.returncode == 1, done.stderr
+    assert here.statuses() == ["TIMEOUT"]
+
+
+def test_a_guest_that_stops_answering_is_a_finding(world: MakeWorld) -> None:
+    deaf = machine()
+    deaf["replies"][0] |= {"stdout": "", "status": 1}
+    here = world(deaf)
+    assert here.rig("test").returncode == 1
+    assert here.statuses() == ["TIMEOUT"]
+
+
 def test_a_qemu_that_dies_is_the_hosts_problem(world: MakeWorld) -> None:
     here = world(machine(acts=[["console", fakeqemu.BOOT], ["exit", 1]]))
     done = here.rig("test")
