@@ -30,7 +30,9 @@ def checkpatch(real_pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory
 
 def complaints(checkpatch: Path, *words: str | Path) -> str:
     argv = ["perl", checkpatch, "--no-tree", "--no-summary", "--terse", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False).stdout
+    # It leaves a cache file where it is run.
+    folder = checkpatch.parent
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=120, check=False).stdout
 
 
 @pytest.mark.parametrize("folder", SERIES, ids=lambda path: path.name)
