@@ -36,7 +36,7 @@ def fold(trials: Sequence[TrialResult]) -> Verdict:
     judgement = _overall(findings, tallies, holes)
     return Verdict(
         judgement=judgement,
-        sentence=_sentence(judgement, findings, tallies, holes),
+        sentence=_sentence(judgement, findings, tallies, holes, _failed(trials, tallies)),
         findings=tuple(findings),
         notes=_notes(trials, tallies),
     )
@@ -183,8 +183,30 @@ def _explain(judgement: Judgement, base: Tally, patched: Tally, p_value: float) 
     return f"{numbers}: seen on the patched kernel only; so few sightings can be luck, more trials would tell"
 
 
+def _explain_failed(base: Tally, patched: Tally) -> str:
+    """Compare failures of any kind."""
+    if not base.trials:
+        return f"patched {patched}, no base trial to compare with"
+    p_value = fisher(patched.failures, patched.trials, base.failures, base.trials)
+    chance = "not by chance" if p_value < SIGNIFICANT else "which may be chance, more trials would tell"
+    return f"patched {patched}, base {base}, p = {_p(p_value)}: {chance}"
+
+
 def _p(value: float) -> str:
     return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}" if value >= 0.0001 else "< 0.0001"
+
+
+def _failed(trials: Sequence[TrialResult], tallies: _Tallies) -> tuple[Tally, Tally]:
+    """How many trials failed in whatever way, on the base and on the patched kernel, in the cells that both have.
+
+    One bug has many faces: stale data in one trial, an assertion in the next. Together they are surer than each alone.
+    """
+    cells = tallies.shared or frozenset(tallies.patched)
+    bad = [trial for trial in trials if trial.status.bad and trial.cell.id in cells]
+    return (
+        Tally(failures=sum(t.side is Side.BASE for t in bad), trials=tallies.total(Side.BASE, cells)),
+        Tally(failures=sum(t.side is Side.PATCHED for t in bad), trials=tallies.total(Side.PATCHED, cells)),
+    )
 
 
 def _holes(trials: Sequence[TrialResult], tallies: _Tallies) -> tuple[str, ...]:
@@ -203,7 +225,13 @@ def _overall(findings: Sequence[FindingVerdict], tallies: _Tallies, holes: Seque
     return next((judgement for judgement in GRAVITY if judgement in judgements), nothing)
 
 
-def _sentence(judgement: Judgement, findings: Sequence[FindingVerdict], tallies: _Tallies, holes: Sequence[str]) -> str:
+def _sentence(
+    judgement: Judgement,
+    findings: Sequence[FindingVerdict],
+    tallies: _Tallies,
+    holes: Sequence[str],
+    failed: tuple[Tally, Tally],
+) -> str:
     patched, base = tallies.total(Side.PATCHED), tallies.total(Side.BASE)
     if judgement is Judgement.INCONCLUSIVE and holes:
         return f"Nothing found in {_trials(patched)} of the patched kernel, but all trials of {holes[0]} were lost."
@@ -218,6 +246,8 @@ def _sentence(judgement: Judgement, findings: Sequence[FindingVerdict], tallies:
         )
     chosen = [found for found in findings if found.judgement is judgement]
     more = f", and {len(chosen) - 1} more" if len(chosen) > 1 else ""
+    if judgement is Judgement.REGRESSION and len(chosen) > 1:
+        return f"The patched kernel fails: {chosen[0].title}{more}. All in all: {_explain_failed(*failed)}."
     start = {
         Judgement.REGRESSION: "The patched kernel fails",
         Judgement.KNOWN: "The base is broken already",

@@ -248,3 +248,12 @@ def test_sentences() -> None:
     assert " more" not in fold(known).sentence
     both = [trial(side, Status.CRASH, BUG, STALE) for side in (BASE, PATCHED)]
     assert f"{BUG.title}, and 1 more (" in fold(both).sentence
+
+
+def test_the_faces_of_one_bug_are_surer_together() -> None:
+    bad = [*crashes(PATCHED, 2), *crashes(PATCHED, 2, start=2, finding=STALE)]
+    found = fold([*bad, *passes(BASE, 4)])
+    assert all(one.p_value > 0.05 for one in found.findings)
+    assert "patched 4/4, base 0/4, p = 0.01: not by chance" in found.sentence
+    alone = fold([*crashes(PATCHED, 1), *crashes(PATCHED, 1, start=1, finding=STALE), *passes(BASE, 1)])
+    assert "which may be chance" in alone.sentence
