@@ -221,11 +221,21 @@ def _parse(text: str, name: str) -> tuple[Any, _Positions]:
         raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}", hint=KEY_HELP) from error
 
 
+def _value(text: str, override: str) -> Any:
+    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs`, which YAML would refuse)."""
+    try:
+        return _parse(text, f"command line: {override}")[0]
+    except ConfigError:
+        if text.lstrip().startswith(("[", "{", '"', "'")):
+            raise
+        return text
+
+
 def _put(data: dict[str, Any], override: str) -> tuple[str, ...]:
     key, _, text = override.partition("=")
     path = tuple(key.strip().split("."))
     path = (ALIASES.get(path[0], path[0]), *path[1:])
-    value, _ = _parse(text, f"command line: {override}")
+    value = _value(text, override)
     node = data
     for part in path[:-1]:
         below = node.get(part)

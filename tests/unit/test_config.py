@@ -92,6 +92,10 @@ def test_overrides_reach_every_depth_and_name_themselves_when_wrong(tmp_path: Pa
     assert config.results == tmp_path / "elsewhere"
     assert config.budget == 2.5
     assert config.select == ("a", "b")
+    assert load(path, ["select=*/xfs"]).select == ("*/xfs",)
+    assert load(path, ["select=*"]).select == ("*",)
+    with pytest.raises(ConfigError, match=r"command line: select=\[a"):
+        load(path, ["select=[a"])
     with pytest.raises(ConfigError, match="command line: budget=soon: budget: 'soon'"):
         load(path, ["budget=soon"])
     with pytest.raises(ConfigError, match=r"command line: bugdet=1: bugdet: unknown key.*did you mean 'budget'"):
