@@ -222,7 +222,7 @@ def _parse(text: str, name: str) -> tuple[Any, _Positions]:
 
 
 def _value(text: str, override: str) -> Any:
-    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs`, which YAML would refuse)."""
+    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` is none)."""
     try:
         return _parse(text, f"command line: {override}")[0]
     except ConfigError:
