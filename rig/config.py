@@ -50,7 +50,7 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 class Model(BaseModel):
     """Frozen, and strangers are refused: a mistyped key must not be silently ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, coerce_numbers_to_str=True)
 
 
 class KernelSource(Model):
@@ -203,6 +203,8 @@ class _Positions:
             return found
         if isinstance(node, yaml.SequenceNode):
             return [self.read(child, (*path, index)) for index, child in enumerate(node.value)]
+        if node.tag == "tag:yaml.org,2002:float":
+            return node.value  # as it is written: version 6.10 is not 6.1, and pydantic makes numbers of words
         return yaml.SafeLoader("").construct_object(node)
 
 

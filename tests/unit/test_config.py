@@ -92,6 +92,8 @@ def test_overrides_reach_every_depth_and_name_themselves_when_wrong(tmp_path: Pa
     assert config.results == tmp_path / "elsewhere"
     assert config.budget == 2.5
     assert config.select == ("a", "b")
+    assert load(path, ["kernel.version=6.10"]).kernel.version == "6.10"
+    assert load(path, ["series=2024"]).series == "2024"
     assert load(path, ["select=*/xfs"]).select == ("*/xfs",)
     assert load(path, ["select=*"]).select == ("*",)
     with pytest.raises(ConfigError, match=r"command line: select=\[a"):
