@@ -41,8 +41,8 @@ def cells(config: Config) -> tuple[Cell, ...]:
 
 
 def _glob(cell_id: str, glob: str) -> bool:
-    # A glob without wildcards picks every cell that has the word as one of its parts.
-    return fnmatchcase(cell_id, glob) or glob in cell_id.split("/")
+    # The whole id, its beginning (debug/smp4), or one of its parts (xfs).
+    return fnmatchcase(cell_id, glob) or fnmatchcase(cell_id, f"{glob}/*") or glob in cell_id.split("/")
 
 
 def _matches(cell: Cell, pattern: Pattern) -> bool:

@@ -46,6 +46,9 @@ def test_exclude_include_and_select(tmp_path: Path) -> None:
     assert ids(config(tmp_path, "select=release/*/truncate-race/*")) == [
         f"release/{machine}/truncate-race/{fs}" for machine in ("smp4", "numa8") for fs in ("tmpfs", "xfs")
     ]
+    assert ids(config(tmp_path, "select=debug/smp4/truncate-race")) == [
+        f"debug/smp4/truncate-race/{fs}" for fs in ("tmpfs", "xfs")
+    ]
     assert {name.split("/")[1] for name in ids(config(tmp_path, "select=numa8"))} == {"numa8"}
 
 
