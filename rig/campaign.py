@@ -5,17 +5,58 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from rig import guest, keys, results, schedule, trial
 from rig.accel import Accelerator
 from rig.clock import Stopwatch
-from rig.model import Kernel, Side, Status, TrialResult
+from rig.config import Config
+from rig.model import Cell, Kernel, Side, Status, TrialResult
 from rig.pipeline import Pipeline
 from rig.runs import RunFolder
 from rig.trial import Interrupted, Lab, TrialSpec
 
 #: A trial whose machine was lost is run once more before it is given up.
 ATTEMPTS = 2
+
+
+def open_lab(
+    pipeline: Pipeline, root: Path, kernels: Mapping[tuple[str, Side], Kernel], stop: threading.Event
+) -> tuple[Lab, Accelerator]:
+    """Return what the trials below `root` share, with keys made for them, and what runs the machines and why.
+
+    The accelerator is probed with a base kernel: whether the patched one boots is what is to be found out.
+    """
+    made = keys.make_keys(root / "keys")
+    image = pipeline.run_image(root / "image.cpio", made)
+    base = next(kernel for (_, side), kernel in kernels.items() if side is Side.BASE)
+    accelerator = pipeline.accelerator(base, image)
+    lab = Lab(
+        root=root,
+        image=image,
+        keys=made,
+        disks=pipeline.disks,
+        accelerator=accelerator.name,
+        stop=stop,
+        rig=pipeline.options.rig,
+    )
+    return lab, accelerator
+
+
+def spec_of(config: Config, kernel: Kernel, cell: Cell, side: Side, *, index: int, seed: int) -> TrialSpec:
+    """Return one trial of a cell as the configuration describes it."""
+    return TrialSpec(
+        cell=cell,
+        side=side,
+        index=index,
+        seed=seed,
+        kernel=kernel,
+        machine=config.machines[cell.machine],
+        workload=config.workloads[cell.workload],
+        budget=config.budget,
+        boot_timeout=config.timeouts.boot,
+        workload_timeout=config.timeouts.workload,
+    )
 
 
 class Campaign:
@@ -36,7 +77,8 @@ class Campaign:
 
     def run(self) -> tuple[tuple[TrialResult, ...], Accelerator]:
         """Run what is not done yet; returns all trials and what ran the machines."""
-        lab, accelerator = self._lab()
+        threading.Thread(target=guest.preload, daemon=True).start()
+        lab, accelerator = open_lab(self.pipeline, self.folder.path, self.kernels, self._stop)
         specs = self._specs()
         self._total = len(specs)
         left = [spec for spec in specs if not self._is_done(spec)]
@@ -51,39 +93,10 @@ class Campaign:
             schedule.execute(left, lambda spec: self._one(spec, lab), count=count, stop=self._stop)
         return tuple(self.done), accelerator
 
-    def _lab(self) -> tuple[Lab, Accelerator]:
-        pipeline, path = self.pipeline, self.folder.path
-        threading.Thread(target=guest.preload, daemon=True).start()
-        made = keys.make_keys(path / "keys")
-        image = pipeline.run_image(path / "image.cpio", made)
-        base = next(kernel for (_, side), kernel in self.kernels.items() if side is Side.BASE)
-        accelerator = pipeline.accelerator(base, image)
-        lab = Lab(
-            root=path,
-            image=image,
-            keys=made,
-            disks=pipeline.disks,
-            accelerator=accelerator.name,
-            stop=self._stop,
-            rig=pipeline.options.rig,
-        )
-        return lab, accelerator
-
     def _specs(self) -> tuple[TrialSpec, ...]:
         config = self.config
         return tuple(
-            TrialSpec(
-                cell=cell,
-                side=side,
-                index=index,
-                seed=config.seed + index,
-                kernel=self.kernels[cell.flavour, side],
-                machine=config.machines[cell.machine],
-                workload=config.workloads[cell.workload],
-                budget=config.budget,
-                boot_timeout=config.timeouts.boot,
-                workload_timeout=config.timeouts.workload,
-            )
+            spec_of(config, self.kernels[cell.flavour, side], cell, side, index=index, seed=config.seed + index)
             for cell, side, index in schedule.order(self.pipeline.cells, (Side.BASE, Side.PATCHED), config.trials)
         )
 

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rig import doctor as host
-from rig import keys, matrix, runs, trial
+from rig import matrix, runs, trial
+from rig.campaign import open_lab, spec_of
 from rig.clock import Deadline
 from rig.config import Config, load
 from rig.errors import ConfigError, HostError
 from rig.model import Cell, Kernel, Side, Status
 from rig.pipeline import Options, Pipeline
 from rig.store import Store
-from rig.trial import Lab, TrialSpec
+from rig.trial import Lab
 from rig.ui import Ui
 
 
@@ -63,23 +64,12 @@ def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: 
         raise ConfigError("usage: rig shell CELL [side=base|patched]", hint="`rig list` shows the cells")
     pipeline = Pipeline(config.model_copy(update={"select": (words[0],)}), options, ui)
     cell = pipeline.cells[0]
-    kernel = pipeline.kernels()[cell.flavour, Side(side)]
+    kernels = pipeline.kernels()
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="rig-shell-") as folder:
-        root = Path(folder)
-        made = keys.make_keys(root / "keys")
-        image = pipeline.run_image(root / "image.cpio", made)
-        accelerator = pipeline.accelerator(kernel, image)
-        lab = Lab(
-            root=root,
-            image=image,
-            keys=made,
-            disks=pipeline.disks,
-            accelerator=accelerator.name,
-            stop=threading.Event(),
-        )
-        return _shell_in(config, ui, lab, cell, kernel)
+        lab, _ = open_lab(pipeline, Path(folder), kernels, threading.Event())
+        return _shell_in(config, ui, lab, cell, kernels[cell.flavour, Side(side)])
 
 
 def _shell_in(config: Config, ui: Ui, lab: Lab, cell: Cell, kernel: Kernel) -> int:
@@ -129,29 +119,14 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     config = load(root / "config.json", [*fixed, *store, *overrides])
     pipeline = Pipeline(config, Options(jobs=jobs), ui)
     cell, side = pipeline.cells[0], Side(plan["side"])
-    kernel = pipeline.kernels()[cell.flavour, side]
+    kernels = pipeline.kernels()
+    kernel = kernels[cell.flavour, side]
     if kernel.key != plan["kernel"]:
         ui.say("  note: the kernel is not the one of the trial (another compiler, fragments or base)")
     target = next(path for number in range(1, 10_000) if not (path := folder / f"rerun-{number}").exists())
     target.mkdir()
-    made = keys.make_keys(target / "keys")
-    image = pipeline.run_image(target / "image.cpio", made)
-    accelerator = pipeline.accelerator(kernel, image)
-    lab = Lab(
-        root=target, image=image, keys=made, disks=pipeline.disks, accelerator=accelerator.name, stop=threading.Event()
-    )
-    spec = TrialSpec(
-        cell=cell,
-        side=side,
-        index=int(plan["index"]),
-        seed=int(plan["seed"]),
-        kernel=kernel,
-        machine=config.machines[cell.machine],
-        workload=config.workloads[cell.workload],
-        budget=float(plan["budget"]),
-        boot_timeout=config.timeouts.boot,
-        workload_timeout=config.timeouts.workload,
-    )
+    lab, _ = open_lab(pipeline, target, kernels, threading.Event())
+    spec = spec_of(config, kernel, cell, side, index=int(plan["index"]), seed=int(plan["seed"]))
     try:
         result = trial.run(spec, lab, on_line=ui.progress)
     finally:
