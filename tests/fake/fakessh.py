@@ -6,6 +6,7 @@ its sessions and its kills run as they do in a guest. A command that a `Reply` m
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -130,7 +131,8 @@ class FakeSsh:
         except (OSError, EOFError, paramiko.SSHException):
             pass  # the client is gone
         finally:
-            channel.close()
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                channel.close()
 
     def _really(self, channel: paramiko.Channel, command: str) -> None:
         here = command.replace("/run/rig.", f"{self.folder}/rig.")
@@ -140,7 +142,12 @@ class FakeSsh:
             assert process.stdout is not None
             assert process.stderr is not None
             source = process.stderr
-            errors = threading.Thread(target=lambda: channel.sendall_stderr(source.read()), daemon=True)
+
+            def pass_errors_on() -> None:
+                with contextlib.suppress(OSError, EOFError, paramiko.SSHException, ValueError):
+                    channel.sendall_stderr(source.read())
+
+            errors = threading.Thread(target=pass_errors_on, daemon=True)
             errors.start()
             try:
                 while chunk := process.stdout.read1(1 << 16):  # type: ignore[attr-defined]  # a BufferedReader
