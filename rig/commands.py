@@ -64,7 +64,7 @@ def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: 
         raise ConfigError("usage: rig shell CELL [side=base|patched]", hint="`rig list` shows the cells")
     pipeline = Pipeline(config.model_copy(update={"select": (words[0],)}), options, ui)
     cell = pipeline.cells[0]
-    kernels = pipeline.kernels()
+    kernels = pipeline.kernels
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="rig-shell-") as folder:
@@ -119,7 +119,7 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     config = load(root / "config.json", [*fixed, *store, *overrides])
     pipeline = Pipeline(config, Options(jobs=jobs), ui)
     cell, side = pipeline.cells[0], Side(plan["side"])
-    kernels = pipeline.kernels()
+    kernels = pipeline.kernels
     kernel = kernels[cell.flavour, side]
     if kernel.key != plan["kernel"]:
         ui.say("  note: the kernel is not the one of the trial (another compiler, fragments or base)")

@@ -37,8 +37,7 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
         if "apply" in goals:
             _ = pipeline.applied
         if "build" in goals:
-            pipeline.cells  # noqa: B018  # refuses an empty selection before anything is built
-            pipeline.kernels()
+            _ = pipeline.kernels
         code = PASSED
         if "test" in goals:
             code = _finish(test(pipeline), config, ui, as_json=as_json)
@@ -90,9 +89,8 @@ def _dry_run(pipeline: Pipeline, goals: Sequence[str]) -> int:
 
 def test(pipeline: Pipeline) -> Run:
     """Run all trials and return the run, whose reports are written. Raises HostError when the host cannot run any."""
-    pipeline.cells  # noqa: B018  # refuses an empty selection before anything is built
     try:
-        kernels = pipeline.kernels()
+        kernels = pipeline.kernels
     except BrokenSeries as error:
         return reporting.broken_build(pipeline, error)
     plan = _plan(pipeline, kernels)

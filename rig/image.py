@@ -12,15 +12,14 @@ import os
 import shutil
 import stat
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from rig import proc
 from rig.errors import ConfigError, HostError
 from rig.keys import RunKeys
+from rig.store import write_atomically
 
 #: Raise when the layout of the image changes in a way its inputs do not show.
 FORMAT = 1
@@ -230,26 +229,10 @@ def image_inputs(binaries: Mapping[str, Path], extra: Sequence[str] = ()) -> tup
     return fingerprint(contents(binaries, extra))
 
 
-def _publish(target: Path, pieces: Iterable[bytes], mode: int) -> Path:
-    """Write `target` atomically."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    file: IO[bytes]
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        try:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            Path(file.name).rename(target)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    return target
-
-
 def base_image(target: Path, *, binaries: Mapping[str, Path], extra: Sequence[str] = ()) -> Path:
     """Write the base image to `target` and return it. The same inputs give the same bytes."""
-    return _publish(target, archive(contents(binaries, extra)), 0o644)
+    write_atomically(target, archive(contents(binaries, extra)))
+    return target
 
 
 def overlay(keys: RunKeys) -> bytes:
@@ -270,4 +253,5 @@ def overlay(keys: RunKeys) -> bytes:
 
 def run_image(target: Path, base: Path, keys: RunKeys) -> Path:
     """Write to `target` the image that a run boots: the base, then its keys (mode 0600, it holds a private one)."""
-    return _publish(target, (base.read_bytes(), overlay(keys)), 0o600)
+    write_atomically(target, (base.read_bytes(), overlay(keys)), mode=0o600)
+    return target

@@ -113,12 +113,14 @@ class Pipeline:
             self.applied, self.store, self.ui, jobs=options.jobs, timeout=config.timeouts.build, always=options.always
         )
 
+    @cached_property
     def kernels(self) -> dict[tuple[str, Side], Kernel]:
-        """Return the base and the patched kernel of every flavour; raises BrokenSeries when one does not build."""
+        """The base and the patched kernel of every flavour; raises BrokenSeries when one does not build."""
+        flavours = self.flavours  # first: an empty selection is refused before anything is applied or built
         last = len(self.applied.series.patches)
         wanted = range(last + 1) if self.config.prefixes == "all" else (0, last)
         with self.ledger.time("build"):
-            built = self.builder.kernels(tuple(wanted), self.flavours, keep_going=self.options.keep_going)
+            built = self.builder.kernels(tuple(wanted), flavours, keep_going=self.options.keep_going)
         if not self.builder.built:
             self.ui.stage("build", f"{len(built)} kernels (up to date)")
         sides = {0: Side.BASE, last: Side.PATCHED}

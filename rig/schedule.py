@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from rig.clock import monotonic
 from rig.model import Cell, Side
 
 T = TypeVar("T")
@@ -56,10 +55,8 @@ class BootClock:
             self._slowest[flavour] = max(seconds, self._slowest.get(flavour, 0.0))
 
 
-def execute(
-    tasks: Sequence[T], run: Callable[[T], None], *, count: int, stop: threading.Event, until: float | None = None
-) -> None:
-    """Run every task on one of `count` slots; past the monotonic time `until`, no further one is begun.
+def execute(tasks: Sequence[T], run: Callable[[T], None], *, count: int, stop: threading.Event) -> None:
+    """Run every task on one of `count` slots.
 
     The first exception of a task, or an interrupt here, sets `stop` (which the tasks watch) and is raised when all
     slots have come to rest.
@@ -68,7 +65,7 @@ def execute(
     failures: list[BaseException] = []
 
     def slot() -> None:
-        while not stop.is_set() and (until is None or monotonic() < until):
+        while not stop.is_set():
             try:
                 task = waiting.popleft()
             except IndexError:

@@ -64,7 +64,7 @@ def real_pipeline(real_store: Path) -> Pipeline:
 @pytest.fixture(scope="session")
 def real_kernels(real_pipeline: Pipeline) -> dict[tuple[str, Side], Kernel]:
     """Base and patched kernel of the default series, built when the store does not have them (minutes)."""
-    return real_pipeline.kernels()
+    return real_pipeline.kernels
 
 
 @pytest.fixture(scope="session")
