@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from rig import accel, disks, image, keys
 from rig.clock import Deadline
 from rig.errors import HostError
 from rig.guest import Guest, reach
-from rig.qemu import VmSpec
+from rig.qemu import MachineShape, VmSpec
 from rig.vm import BootKind, EndKind, Vm
 
 pytestmark = pytest.mark.boot
@@ -29,17 +30,8 @@ BOOT = 300.0  # seconds; a deadline that only a broken machine reaches
 LONG = 120.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    name: str = "test"
-    cpus: int = 2
-    sockets: int = 1
-    nodes: int = 1
-    memory_mib: int = 512
-    hugepages: int = 0
-    thp: str = "madvise"
-    shmem_thp: str = "never"
-    cmdline: tuple[str, ...] = ()
+# What the probe boots, with transparent huge pages on request.
+Shape = partial(accel.ProbeMachine, name="test", thp="madvise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +44,7 @@ class Bench:
     keys: keys.RunKeys
     accelerator: str
 
-    def spec(self, machine: Shape, fs: str = "tmpfs") -> VmSpec:
+    def spec(self, machine: MachineShape, fs: str = "tmpfs") -> VmSpec:
         disk = None
         if fs != "tmpfs":
             disk = self.folder / fs
@@ -68,7 +60,7 @@ class Bench:
         )
 
     @contextmanager
-    def machine(self, folder: Path, machine: Shape, fs: str = "tmpfs") -> Iterator[tuple[Vm, Guest]]:
+    def machine(self, folder: Path, machine: MachineShape, fs: str = "tmpfs") -> Iterator[tuple[Vm, Guest]]:
         with ExitStack() as stack:
             vm = stack.enter_context(Vm.start(self.spec(machine, fs), folder / "vm"))
             outcome, guest = reach(vm, self.keys, Deadline(BOOT))

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rig.accel import ProbeMachine
 from rig.errors import ConfigError
 from rig.qemu import TERMINAL, MachineShape, VmSpec, Wiring, argv, even_parts, kernel_cmdline
 from rig.qmp import QmpError
 from rig.vm import EndKind, classify, forwarded_port
 
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    name: str = "small"
-    cpus: int = 2
-    sockets: int = 1
-    nodes: int = 1
-    memory_mib: int = 1024
-    hugepages: int = 0
-    thp: str = "madvise"
-    shmem_thp: str = "never"
-    cmdline: tuple[str, ...] = ()
+Shape = partial(ProbeMachine, name="small", memory_mib=1024, thp="madvise")
 
 
 def spec_of(machine: MachineShape | None = None, accelerator: str = "tcg") -> VmSpec:
@@ -126,7 +117,7 @@ MACHINES = st.builds(
 
 
 @given(MACHINES, st.sampled_from(["kvm", "tcg"]))
-def test_every_possible_machine_adds_up(machine: Shape, accelerator: str) -> None:
+def test_every_possible_machine_adds_up(machine: MachineShape, accelerator: str) -> None:
     try:
         command = argv(spec_of(machine, accelerator), Wiring.inherited(3, 4))
     except ConfigError:
