@@ -97,7 +97,7 @@ class Campaign:
         config = self.config
         return tuple(
             spec_of(config, self.kernels[cell.flavour, side], cell, side, index=index, seed=config.seed + index)
-            for cell, side, index in schedule.order(self.pipeline.cells, (Side.BASE, Side.PATCHED), config.trials)
+            for cell, side, index in schedule.order(self.pipeline.cells, tuple(map(Side, config.sides)), config.trials)
         )
 
     def _is_done(self, spec: TrialSpec) -> bool:

@@ -39,6 +39,7 @@ commands:
 
 configuration: rig.yaml, and on the command line KEY=VALUE for any key of it:
   series=PATH       a folder of patches, an mbox, one patch, or git:REPO#A..B
+  series=[A, B]     several of these, one on top of the other
   kernel.source=S   debian:PACKAGE, git:URL#REF, tarball:FILE or dir:PATH
   select=GLOB       only cells whose id (flavour/machine/workload/filesystem) or a part of it matches
   budget=SECONDS    workload time per trial

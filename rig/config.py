@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,8 @@ Name = Annotated[str, Field(pattern=NAME, max_length=60)]  # becomes part of cel
 Filesystem = Literal["tmpfs", "ext4", "xfs"]
 HUGEPAGE_MIB = 2  # x86-64's default huge page
 KEY_HELP = "see `rig.yaml` for an example of every key"
+
+M = TypeVar("M", bound=BaseModel)
 
 _UNITS = {"": 1, "k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
@@ -40,7 +42,7 @@ def mebibytes(value: object) -> object:
 
 def _tuple(value: object) -> object:
     """Let a single word stand for a list of one."""
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, (str, int)) else value
 
 
 Mebibytes = Annotated[int, BeforeValidator(mebibytes)]
@@ -137,13 +139,16 @@ class Config(Model):
     """A whole configuration; see rig.yaml."""
 
     kernel: KernelSource = KernelSource()
-    series: str = ""
+    series: Words = Field((), description="origins (see series.py), applied one after another as one series")
     flavours: Mapping[Name, Words] = Field(default_factory=lambda: {"debug": ("base", "debug-vm")}, min_length=1)
     machines: Mapping[Name, Machine] = Field(min_length=1)
     workloads: Mapping[Name, Workload] = Field(min_length=1)
     matrix: Matrix = Matrix()
     select: Words = ("*",)
     budget: float = Field(10, gt=0, description="seconds of workload time per trial")
+    sides: tuple[Literal["base", "patched"], ...] = Field(
+        ("base", "patched"), min_length=1, description="which kernels run; without the base nothing is compared"
+    )
     trials: int = Field(1, ge=1, le=10_000)
     seed: int = Field(1, ge=0, lt=2**31, description="trial i of every cell runs with seed + i, on base and patched")
     timeouts: Timeouts = Timeouts()
@@ -212,15 +217,15 @@ def _dotted(path: Iterable[str | int]) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _parse(text: str, name: str) -> tuple[Any, _Positions]:
+def _parse(text: str, name: str, hint: str = KEY_HELP) -> tuple[Any, _Positions]:
     positions = _Positions(name)
     try:
         return positions.read(yaml.compose(text, Loader=yaml.SafeLoader)), positions
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}", hint=KEY_HELP) from error
+        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}", hint=hint) from error
     except yaml.YAMLError as error:  # e.g. control characters
-        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}", hint=KEY_HELP) from error
+        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}", hint=hint) from error
 
 
 def _value(text: str, override: str) -> Any:
@@ -250,9 +255,8 @@ def _put(data: dict[str, Any], override: str) -> tuple[str, ...]:
     return path
 
 
-def _known_keys(path: Sequence[str | int]) -> tuple[str, ...]:
-    """Return the keys that are known at `path`, for `did you mean`."""
-    model: type[BaseModel] = Config
+def _known_keys(path: Sequence[str | int], model: type[BaseModel]) -> tuple[str, ...]:
+    """Return the keys that are known at `path` of a `model`, for `did you mean`."""
     for part in path:
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
         candidates = [annotation, *getattr(annotation, "__args__", ())]
@@ -261,10 +265,10 @@ def _known_keys(path: Sequence[str | int]) -> tuple[str, ...]:
     return tuple(field.alias or name for name, field in model.model_fields.items() if name != "name")
 
 
-def _explain(error: ErrorDetails) -> tuple[tuple[str | int, ...], str]:
+def _explain(error: ErrorDetails, model: type[BaseModel]) -> tuple[tuple[str | int, ...], str]:
     path, kind = tuple(error["loc"]), error["type"]
     if kind == "extra_forbidden":
-        known = _known_keys(path[:-1])
+        known = _known_keys(path[:-1], model)
         close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         return path, f"unknown key, expected one of {', '.join(known)}" + (
             f"; did you mean {close[0]!r}?" if close else ""
@@ -293,30 +297,47 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     data: Any = {}
     positions = _Positions("command line")
     if path is not None:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{path}: no such file", hint="run in the project's root, or name one with -f FILE"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-        data, positions = _parse(text, path.name)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{positions.file}:1: {type(data).__name__}, expected keys and values", hint=KEY_HELP)
-    overridden = {_put(data, override): override for override in overrides}
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_lines(error, positions, overridden)), hint=KEY_HELP) from None
+        data, positions = _read(path, path.name, KEY_HELP, absent="run in the project's root, or name one with -f FILE")
+    config = _validated(Config, data, positions, overrides, KEY_HELP)
     return _resolved(config, path.parent if path else Path.cwd())
 
 
-def _lines(error: ValidationError, positions: _Positions, overridden: Mapping[tuple[str, ...], str]) -> list[str]:
+def read_model(path: Path, model: type[M], *, name: str, hint: str) -> M:
+    """Return the YAML file `path` as a `model`; raises ConfigError, which calls the file `name`, as `load` does."""
+    data, positions = _read(path, name, hint, absent=hint)
+    return _validated(model, data, positions, (), hint)
+
+
+def _read(path: Path, name: str, hint: str, *, absent: str) -> tuple[Any, _Positions]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", hint=absent) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    return _parse(text, name, hint)
+
+
+def _validated(model: type[M], data: Any, positions: _Positions, overrides: Sequence[str], hint: str) -> M:
+    if not isinstance(data, dict):
+        raise ConfigError(f"{positions.file}:1: {type(data).__name__}, expected keys and values", hint=hint)
+    overridden = {_put(data, override): override for override in overrides}
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error, model, positions, overridden)), hint=hint) from None
+
+
+def _lines(
+    error: ValidationError,
+    model: type[BaseModel],
+    positions: _Positions,
+    overridden: Mapping[tuple[str, ...], str],
+) -> list[str]:
     """Return one line per fault; pydantic's doubled reports (unions, aliases) are folded."""
     lines: dict[str, None] = {}
     for details in error.errors():
-        path, text = _explain(details)
+        path, text = _explain(details, model)
         source = next(
             (o for p, o in overridden.items() if path[: len(p)] == p or (path and p[: len(path)] == path)), None
         )
@@ -330,17 +351,19 @@ def default_store() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rig"
 
 
+def _origin(root: Path, word: str) -> str:
+    path = root / Path(word).expanduser()
+    return str(path) if word and path.exists() else word  # a git range, or wrong: series.py knows
+
+
 def _resolved(config: Config, root: Path) -> Config:
     root = root.resolve()
-    series = config.series
-    if series and (root / Path(series).expanduser()).exists():
-        series = str(root / Path(series).expanduser())
     return config.model_copy(
         update={
             "results": root / config.results,
             "kconfigs": root / config.kconfigs,
             "guest_workloads": root / config.guest_workloads,
             "store": (root / config.store.expanduser()) if config.store != Path() else default_store(),
-            "series": series,
+            "series": tuple(_origin(root, word) for word in config.series),
         }
     )

@@ -59,6 +59,7 @@ NEEDS = (
 TEST_NEEDS = (
     Need("shellcheck", "shellcheck", "checks of the shell scripts"),
     Need("cpio", "cpio", "reading the guest image back"),
+    Need("spin", "spin", "the model of fault-around against page removal"),
 )
 
 

@@ -91,7 +91,7 @@ class Pipeline:
         """The series on its base; raises SeriesError when it does not apply."""
         config = self.config
         with self.ledger.time("series"):
-            patches = series.read(config.series, source=config.kernel.source)
+            patches = series.read(*config.series, source=config.kernel.source)
         with self.ledger.time("source"):
             base = source.resolve(
                 config.kernel.source, config.kernel.version, self.store, say=lambda text: self.ui.stage("source", text)

@@ -52,7 +52,7 @@ def collect(
         base=Base(
             source=f"{applied.base.source} ({applied.base.version})", commit=applied.base.commit, tree=applied.base.tree
         ),
-        series=_series_info(applied, pipeline.config.series),
+        series=_series_info(applied, ", ".join(pipeline.config.series)),
         kernels=tuple(kernels.values()),
         config=pipeline.config.model_dump(mode="json"),
         trials=tuple(ordered),
@@ -66,7 +66,7 @@ def _series_info(applied: Applied, path: str) -> SeriesInfo:
         Patch(number=prefix.number, subject=prefix.subject, commit=prefix.commit, tree=prefix.tree)
         for prefix in applied.prefixes[1:]
     )
-    return SeriesInfo(name=applied.series.name, path=path, patches=patches)
+    return SeriesInfo(name=applied.series.name, path=path, patches=patches, key=applied.series.key)
 
 
 def _host(accelerator: Accelerator, compiler: str) -> Host:

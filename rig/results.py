@@ -68,8 +68,9 @@ class SeriesInfo:
     """The series that was tested."""
 
     name: str
-    path: str  # as configured
+    path: str  # as configured; of a stack: all of them, with commas between
     patches: tuple[Patch, ...]
+    key: str = ""  # the digest of the patches' bytes, see series.py; "" in results of older rigs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

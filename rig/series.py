@@ -44,7 +44,7 @@ class Patch:
 class Series:
     """An ordered list of patches."""
 
-    name: str
+    name: str  # of a stack: those of its parts, joined by +
     origin: str
     patches: tuple[Patch, ...]
 
@@ -86,13 +86,32 @@ class Applied:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read(origin: str, *, source: str = "") -> Series:
+def read(*origins: str, source: str = "") -> Series:
     """Read a series from a folder, an mbox, a single patch, or a git range (`git:REPO#A..B`, or `A..B` of the source).
 
-    Raises SeriesError when it is not there, empty, damaged, not text, or touches paths outside the tree.
+    Several origins are a stack: one series of the patches of all of them, in this order. Raises SeriesError, which
+    names the origin, when one is not there, empty, damaged, not text, or touches paths outside the tree.
     """
-    if not origin:
-        raise SeriesError("no series is named", hint="series=FOLDER, MBOX, PATCH or git:REPO#A..B")
+    if not origins or "" in origins:
+        raise SeriesError("no series is named", hint="series=FOLDER, MBOX, PATCH, git:REPO#A..B or a list of them")
+    patches: list[Patch] = []
+    names = []
+    for origin in origins:
+        try:
+            name, mails = _part(origin, source)
+            # Below the name of its origin: both parts of a stack may well have a 0001-….patch.
+            label = f"{name}/" if len(origins) > 1 else ""
+            patches += [_patch(n, label + file, mail) for n, (file, mail) in enumerate(mails, start=len(patches) + 1)]
+        except SeriesError as error:
+            if len(origins) == 1 or error.summary.startswith(f"series={origin}: "):
+                raise
+            raise SeriesError(f"series={origin}: {error.summary}", hint=error.hint, evidence=error.evidence) from None
+        names.append(name)
+    return Series(name="+".join(names)[:60], origin=", ".join(origins), patches=tuple(patches))
+
+
+def _part(origin: str, source: str) -> tuple[str, list[tuple[str, bytes]]]:
+    """Return the name of one origin and its mails, each with the name of its file; there is at least one."""
     path = Path(origin).expanduser()
     if path.exists():
         mails = _folder(path) if path.is_dir() else _mails(path.read_bytes(), path.name)
@@ -104,13 +123,11 @@ def read(origin: str, *, source: str = "") -> Series:
             f"series={origin}: no such folder, mbox or patch",
             hint="patches/ holds examples; a git range is written git:REPO#A..B",
         )
-    patches = tuple(_patch(number, name, mail) for number, (name, mail) in enumerate(mails, start=1))
-    if not patches:
+    if not mails:
         raise SeriesError(
             f"series={origin}: holds no patch", hint="expected *.patch files as `git format-patch` writes them"
         )
-    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "series"
-    return Series(name=clean[:60], origin=origin, patches=patches)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "series", mails
 
 
 def _folder(path: Path) -> list[tuple[str, bytes]]:

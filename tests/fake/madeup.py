@@ -86,6 +86,23 @@ def trial(
     )
 
 
+def kernel(prefix: int = 1, flavour: str = "debug") -> Kernel:
+    return Kernel(
+        prefix=prefix,
+        flavour=flavour,
+        commit="c" * 40,
+        tree=f"{prefix:040x}",
+        config_hash="h",
+        compiler="gcc",
+        key=f"kernel-{prefix}",
+        bzimage=Path("/home/me/.cache/rig/bzImage"),
+        vmlinux=Path("/home/me/.cache/rig/vmlinux"),
+        config=Path("/home/me/.cache/rig/config"),
+        release="6.12.117",
+        warnings=("mm/filemap.c: unused variable",) if prefix else (),
+    )
+
+
 def run(*trials: TrialResult, complete: bool = True) -> Run:
     return Run(
         id="20260102-030405",
@@ -239,6 +256,7 @@ runs = st.builds(
         SeriesInfo,
         name=texts,
         path=texts,
+        key=texts,
         patches=many(st.builds(Patch, number=st.integers(1, 9), subject=texts, commit=texts, tree=texts)),
     ),
     kernels=many(

@@ -145,6 +145,13 @@ def test_a_conflict_names_patch_file_hunk_and_base_and_leaves_the_tree(
     assert Git(caught.value.evidence)("rev-parse", "HEAD")
 
 
+def test_a_conflict_in_a_stack_names_the_part(tree: Path, store: Store, tmp_path: Path) -> None:
+    below = fakelinux.make_series(tree, tmp_path / "below", [GOOD])
+    above = fakelinux.make_series(tree, tmp_path / "above", [WARNS])
+    with pytest.raises(SeriesError, match=r"patch 2/2 \(above/0001-.* does not apply .*mm/memory.c"):
+        apply(resolved(tree, store), read(str(below), str(above)), store)
+
+
 def test_a_patch_for_a_file_that_is_not_there(tree: Path, store: Store, tmp_path: Path) -> None:
     folder = fakelinux.make_series(tree, tmp_path / "demo", [GOOD])
     for path in folder.glob("0001*"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT = 120.0  # seconds; only a broken rig takes so long
 
 KTAP = "KTAP version 1\n1..2\n# counter rounds=500\nok 1 punch-private\nok 2 truncate-shared\n"
+OTHER = ("mm: count on", "mm/filemap.c", "return 2", "return 3")
 FAILED = (
     "KTAP version 1\n1..2\n# finding: stale data after hole punch in a private mapping\n# detail: 12 pages\n"
     "not ok 1 punch-private\nok 2 truncate-shared\n"
@@ -318,6 +321,79 @@ def test_a_trial_is_run_again_by_its_script(world: MakeWorld) -> None:
     assert done.returncode == 1, done.stderr
     assert "stale data after hole punch" in done.stdout
     assert list(trial.glob("rerun-1/trials/**/trial.json"))
+
+
+def test_a_stack_is_tested_and_run_again_as_one_series(world: MakeWorld) -> None:
+    here = world(machine(FAILED, status=1))
+    names = sorted((here.root / "demo").glob("000[12]*"))
+    for folder, name in zip(("below", "above"), names, strict=True):
+        (here.root / folder).mkdir()
+        name.rename(here.root / folder / "0001-only.patch")
+    done = here.rig("test", "series=[below, above]")
+    assert done.returncode == 1, done.stderr
+    series = here.results()["series"]
+    assert (series["name"], len(series["patches"])) == ("below+above", 2)
+    assert series["path"] == f"{here.root / 'below'}, {here.root / 'above'}"
+    assert series["key"] == json.loads((here.latest / "plan.json").read_text())["series"]
+    assert here.rig("rerun", str(here.latest / "trials/patched/debug/small/race/tmpfs/0")).returncode == 1
+    assert "below+above, 2 patches" in (here.latest / "summary.txt").read_text()
+
+
+MARKERS = "# Read me\n\n<!-- verdicts:begin -->\n<!-- verdicts:end -->\n"
+
+
+def judged(here: World, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, str(here.root / "ci/judge-patches"), *words]
+    return subprocess.run(argv, env=here.env, capture_output=True, text=True, timeout=WAIT, check=False)
+
+
+def test_patches_are_judged_and_the_verdicts_recorded(world: MakeWorld, tmp_path: Path) -> None:
+    here = world(machine(FAILED, status=1))
+    patches, program = here.root / "patches", here.root / ".venv/bin/rig"
+    patches.mkdir()
+    (here.root / "demo").rename(patches / "demo")
+    control = fakelinux.make_series(tmp_path / "linux", patches / "controls/other", [OTHER])
+    (control / "control.yaml").write_text(
+        "kind: bad\nwrong: It is. Really.\nrace: cow\noracle: o\nsignature: stale*\non: demo\nkconfig: extra\n"
+    )
+    fakelinux.make_series(tmp_path / "linux", patches / "misfit", [OTHER])
+    for path in (patches / "misfit").glob("0001*"):
+        path.write_text(path.read_text().replace("index ", "indix ").replace("return 2", "return 22"))
+    (patches / "README.md").write_text(MARKERS)
+    (patches / "controls/README.md").write_text(MARKERS)
+    (here.root / "kconfigs/extra.config").write_text("CONFIG_NET=y\n")
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m rig "$@"\n')
+    program.chmod(0o755)
+    shutil.copytree(ROOT / "ci", here.root / "ci")
+
+    done = judged(here, "--", "budget=2")
+    assert done.returncode == 1, done.stderr  # one of them could not be judged
+    said = done.stdout.splitlines()[-3:]
+    assert said == [
+        "demo: judged (rig ended with 1) and recorded",
+        "misfit: not judged: rig ended with 1 and left no results: do the patches apply?",
+        "controls/other: judged (rig ended with 1) and recorded",
+    ]
+    known = json.loads((patches / "verdicts.json").read_text())["series"]
+    assert sorted(known) == ["controls/other", "demo"]
+    (run,) = known["controls/other"]["runs"]
+    assert run["flavours"] == [["debug", ["base", "debug-vm", "extra"]]]
+    assert (run["budget"], run["patches"]) == (2.0, 3)
+    assert str(tmp_path) not in json.dumps(known)
+    assert "caught 1 of 1 known-bad" in (patches / "controls/README.md").read_text()
+    assert "**REGRESSION**" in (patches / "README.md").read_text()
+
+    # What is said of a finding's command line is true, and gives a run that can be recorded as well.
+    again = here.rig(*shlex.split(run["findings"][0]["reproduce"])[1:])
+    assert again.returncode == 1, again.stderr
+    record = [sys.executable, str(here.root / "ci/record-verdicts")]
+    assert subprocess.run([*record, str(here.latest)], env=here.env, timeout=WAIT, check=False).returncode == 0
+    assert "caught 2/2" in (patches / "controls/README.md").read_text()
+    assert subprocess.run([*record, "--check"], env=here.env, timeout=WAIT, check=False).returncode == 0
+    (patches / "README.md").write_text(MARKERS)
+    assert subprocess.run([*record, "--check"], env=here.env, timeout=WAIT, check=False).returncode == 1
+    assert judged(here, "absent").returncode == 2
 
 
 def test_the_goals_one_by_one(world: MakeWorld) -> None:

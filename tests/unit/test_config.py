@@ -93,7 +93,7 @@ def test_overrides_reach_every_depth_and_name_themselves_when_wrong(tmp_path: Pa
     assert config.budget == 2.5
     assert config.select == ("a", "b")
     assert load(path, ["kernel.version=6.10"]).kernel.version == "6.10"
-    assert load(path, ["series=2024"]).series == "2024"
+    assert load(path, ["series=2024"]).series == ("2024",)
     assert load(path, ["select=*/xfs"]).select == ("*/xfs",)
     assert load(path, ["select=*"]).select == ("*",)
     with pytest.raises(ConfigError, match=r"command line: select=\[a"):
@@ -108,8 +108,25 @@ def test_overrides_reach_every_depth_and_name_themselves_when_wrong(tmp_path: Pa
 
 def test_series_is_relative_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "patches").mkdir()
-    assert load(write(tmp_path, GOOD), ["series=patches"]).series == str(tmp_path / "patches")
-    assert load(write(tmp_path, GOOD), ["series=git:x#A..B"]).series == "git:x#A..B"
+    assert load(write(tmp_path, GOOD), ["series=patches"]).series == (str(tmp_path / "patches"),)
+    assert load(write(tmp_path, GOOD), ["series=git:x#A..B"]).series == ("git:x#A..B",)
+
+
+def test_series_may_be_a_list(tmp_path: Path) -> None:
+    for name in ("one", "two, and more"):
+        (tmp_path / name).mkdir()
+    one = str(tmp_path / "one")
+    path = write(tmp_path, GOOD)
+    assert load(path, ["series=[one, git:x#A..B]"]).series == (one, "git:x#A..B")
+    assert load(path, ["series=[one]"]).series == load(path, ["series=one"]).series == (one,)
+    assert load(path, ["series=two, and more"]).series == (str(tmp_path / "two, and more"),)
+    assert load(write(tmp_path, GOOD + "series: [one, absent]\n")).series == (one, "absent")
+    assert load(write(tmp_path, GOOD + "series:\n- one\n- '7'\n")).series == (one, "7")
+    assert load(write(tmp_path, GOOD)).series == ()
+    with pytest.raises(ConfigError, match=r"command line: series=\[one:1: not valid YAML"):
+        load(path, ["series=[one"])
+    with pytest.raises(ConfigError, match=r"command line: series=\[\{a: b\}\]: series.0: "):
+        load(path, ["series=[{a: b}]"])
 
 
 @given(st.integers(0, 10**6), st.sampled_from([("", 1), ("M", 1), ("G", 1024), ("MiB", 1), ("T", 1024**2)]))

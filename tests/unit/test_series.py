@@ -137,6 +137,64 @@ def test_the_key_is_the_content(tree: Path, tmp_path: Path) -> None:
     assert read(str(one)).key == read(str(tmp_path / "copy")).key
 
 
+def test_a_stack_is_one_series(tree: Path, tmp_path: Path) -> None:
+    below = fakelinux.make_series(tree, tmp_path / "below", EDITS)
+    above = fakelinux.make_series(tree, tmp_path / "on top!", [WARNS])
+    stack = read(str(below), str(above))
+    assert stack.name == "below+on-top"
+    assert stack.origin == f"{below}, {above}"
+    assert [patch.number for patch in stack.patches] == [1, 2, 3]
+    assert [patch.subject for patch in stack.patches] == ["mm: return four", "mm: return five", "mm: keep a spare"]
+    assert len({patch.name for patch in stack.patches}) == 3
+    assert stack.patches[2].name.startswith("on-top/0001-")
+    assert stack.key not in (read(str(below)).key, read(str(above), str(below)).key)
+    assert read(str(below)).patches[0].name == stack.patches[0].name.removeprefix("below/")
+
+
+def test_a_stack_names_the_part_that_is_at_fault(folder: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    with pytest.raises(SeriesError) as caught:
+        read(str(folder), str(bad))
+    assert str(caught.value).startswith(f"series={bad}: holds no patch")
+    (bad / "0001-x.patch").write_text("Subject: x\n\n---\n--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n")
+    with pytest.raises(SeriesError, match=rf"^series={bad}: bad/0001-x.patch: touches '../x'.*\n  hint: "):
+        read(str(folder), str(bad))
+    (bad / "0001-x.patch").write_text("")
+    with pytest.raises(SeriesError, match=rf"^series={bad}: 0001-x.patch: the file is empty"):
+        read(str(folder), str(bad))
+    with pytest.raises(SeriesError, match=r"series=absent: no such folder"):
+        read(str(folder), "absent")
+    with pytest.raises(SeriesError, match="no series is named"):
+        read(str(folder), "")
+    with pytest.raises(SeriesError, match="no series is named"):
+        read()
+
+
+FOLDERS = st.lists(st.tuples(st.text("ab+ü /-", min_size=1, max_size=40), st.integers(1, 3)), min_size=1, max_size=4)
+
+
+@given(FOLDERS)
+def test_any_stack_is_its_parts_one_after_another(parts: list[tuple[str, int]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as root:
+        origins = []
+        for place, (name, count) in enumerate(parts):
+            folder = Path(root) / str(place) / name.replace("/", "_")
+            folder.mkdir(parents=True)
+            origins.append(str(folder))
+            for number in range(count):
+                text = f"Subject: {place}.{number}\n\n---\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"
+                (folder / f"{number}.patch").write_text(text)
+        stack, alone = read(*origins), [read(origin) for origin in origins]
+    assert [patch.mail for patch in stack.patches] == [patch.mail for one in alone for patch in one.patches]
+    assert [patch.number for patch in stack.patches] == list(range(1, len(stack.patches) + 1))
+    assert stack.name == "+".join(one.name for one in alone)[:60]
+    assert "/" not in stack.name
+    assert len(parts) > 1 or stack == alone[0]
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_are_a_traceback(data: bytes) -> None:
     import tempfile
