@@ -44,6 +44,7 @@ configuration: rig.yaml, and on the command line KEY=VALUE for any key of it:
   select=GLOB       only cells whose id (flavour/machine/workload/filesystem) or a part of it matches
   budget=SECONDS    workload time per trial
   trials=N          trials per cell, on base and patched alike
+  sides=patched     only the patched kernel; then there is nothing to compare with
   out=DIR           where the results go
   machines.smp4.cpus=8, accel=tcg, timeouts.boot=600, store=DIR, ...
 """

@@ -32,10 +32,11 @@ def list_cells(config: Config, *, as_json: bool) -> int:
         huge = f", {machine.hugepages} huge pages" if machine.hugepages else ""
         nodes = f", {machine.nodes} nodes" if machine.nodes > 1 else ""
         print(f"{cell.id:<44} {machine.cpus} CPUs{nodes}, {machine.memory_mib} MiB, thp {machine.thp}{huge}")
-    trials = len(cells) * 2 * config.trials
+    trials = len(cells) * len(config.sides) * config.trials
+    sides = " and ".join(config.sides)
     minutes = trials * (config.budget + 6) / 60  # 6 s: boot and settle of a small guest under TCG
     print(
-        f"\n{len(cells)} cells x base and patched x {config.trials} = {trials} trials of {config.budget:g} s, "
+        f"\n{len(cells)} cells x {sides} x {config.trials} = {trials} trials of {config.budget:g} s, "
         f"about {minutes:.0f} min one after another",
         file=sys.stderr,
     )

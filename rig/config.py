@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from rig.errors import ConfigError
@@ -45,6 +45,14 @@ def _tuple(value: object) -> object:
     return [value] if isinstance(value, (str, int)) else value
 
 
+def _once(sides: tuple[SideName, ...]) -> tuple[SideName, ...]:
+    if len(set(sides)) < len(sides):
+        raise ValueError("a side stands twice, expected each at most once")
+    return sides
+
+
+SideName = Literal["base", "patched"]
+Sides = Annotated[tuple[SideName, ...], BeforeValidator(_tuple), AfterValidator(_once)]
 Mebibytes = Annotated[int, BeforeValidator(mebibytes)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 
@@ -146,7 +154,7 @@ class Config(Model):
     matrix: Matrix = Matrix()
     select: Words = ("*",)
     budget: float = Field(10, gt=0, description="seconds of workload time per trial")
-    sides: tuple[Literal["base", "patched"], ...] = Field(
+    sides: Sides = Field(
         ("base", "patched"), min_length=1, description="which kernels run; without the base nothing is compared"
     )
     trials: int = Field(1, ge=1, le=10_000)

@@ -75,10 +75,10 @@ def _dry_run(pipeline: Pipeline, goals: Sequence[str]) -> int:
                 )
     if "test" in goals:
         config = pipeline.config
-        count = len(pipeline.cells) * 2 * config.trials
+        count = len(pipeline.cells) * len(config.sides) * config.trials
         ui.stage(
             "test",
-            f"would run {count} trials: {len(pipeline.cells)} cells x base and patched x {config.trials}, "
+            f"would run {count} trials: {len(pipeline.cells)} cells x {' and '.join(config.sides)} x {config.trials}, "
             f"{config.budget:g} s each",
         )
     return PASSED

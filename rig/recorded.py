@@ -4,7 +4,8 @@
 
 An entry belongs to the bytes of the patches: when they change, what is recorded of them says nothing any more. Runs are
 kept one by one, each under its id, so that none counts twice; what they say together is folded by the rules of
-verdict.py. Nothing of the host's folders gets into the file.
+verdict.py. Runs of the first patches of a series are kept below the digest of these patches, as several series may
+begin with them; see prefixes.py. Nothing of the host's folders gets into the file.
 """
 
 from __future__ import annotations
@@ -15,34 +16,25 @@ import json
 import os
 import re
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rig import controls, runs, series, verdict
+from rig import controls, runs, verdict
 from rig.controls import Control
 from rig.errors import ConfigError, HostError
 from rig.model import Cell, Finding, Judgement, Side, Status, Tally, TrialResult, Verdict
+from rig.prefixes import Built, PrefixRun
 from rig.results import Run, from_json, read_results, to_json
 from rig.store import write_atomically
+from rig.subjects import PATCHES, Subject, prefix_of
 
-PATCHES, CONTROLS = "patches", "controls"
 FILE = "verdicts.json"
 SCHEMA_VERSION = 1
+R = TypeVar("R", "RunFacts", PrefixRun)
 LINE = 120  # columns of verdicts.json, so that a change of one fact is a change of one line
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A series or a control of patches/, as its files are now."""
-
-    name: str  # below patches/: fault-around-private, controls/some-control
-    origins: tuple[str, ...]  # to give as series=, relative to the project's root
-    key: str  # of the bytes, see series.py
-    patches: int
-    control: Control | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,29 +105,23 @@ class Entry:
     runs: tuple[RunFacts, ...]  # by their ids
 
 
-# -- what there is ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """All that is recorded."""
+
+    series: Mapping[str, Entry]  # and controls, by name
+    prefixes: Mapping[str, tuple[PrefixRun, ...]]  # of series, by key; runs of whole series are in their entries
+
+    def of_prefix(self, key: str) -> tuple[PrefixRun, ...]:
+        """Return the runs of exactly these patches; they may be a whole series as well."""
+        whole = (as_prefix(run) for entry in self.series.values() if entry.key == key for run in entry.runs)
+        return (*self.prefixes.get(key, ()), *whole)
 
 
-def subjects(root: Path) -> tuple[Subject, ...]:
-    """Return the series of patches/ and then its controls, each sorted by name.
-
-    Raises ConfigError or SeriesError for one that cannot be read, and ConfigError when two hold the same patches.
-    """
-    folder = root / PATCHES
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and controls.has_patches(path))
-    found = [_subject(root, name, (f"{PATCHES}/{name}",), None) for name in names]
-    for control in controls.read(folder / CONTROLS):
-        found.append(_subject(root, f"{CONTROLS}/{control.name}", control.series, control))
-    by_key: dict[str, Subject] = {}
-    for one in found:
-        if (other := by_key.setdefault(one.key, one)) is not one:
-            raise ConfigError(f"{PATCHES}/{one.name} and {PATCHES}/{other.name} are the same patches")
-    return tuple(found)
+EMPTY = Record(series={}, prefixes={})
 
 
-def _subject(root: Path, name: str, origins: tuple[str, ...], control: Control | None) -> Subject:
-    read = series.read(*(str(root / origin) for origin in origins))
-    return Subject(name=name, origins=origins, key=read.key, patches=len(read.patches), control=control)
+# -- what was tested --------------------------------------------------------------------------------------------------
 
 
 def results_file(place: Path) -> Path:
@@ -161,7 +147,8 @@ def tested(key: str, run: Run, known: Sequence[Subject]) -> Subject:
     if (subject := next((one for one in known if one.key == key), None)) is not None:
         return subject
     last = run.series.path.split(", ")[-1].rstrip("/")
-    meant = next((one for one in known if last == one.origins[-1] or last.endswith(f"/{one.origins[-1]}")), None)
+    folder = last.rpartition("/")[0] if last.endswith(".patch") else last
+    meant = next((one for one in known if f"/{folder}".endswith(f"/{one.origins[-1]}")), None)
     if meant is not None:
         raise ConfigError(
             f"run {run.id} tested other patches than {PATCHES}/{meant.name} holds now, so nothing is recorded",
@@ -271,10 +258,35 @@ def _portable(value: Any) -> Any:
     return [_portable(item) for item in value] if isinstance(value, list) else value
 
 
+def as_prefix(facts: RunFacts) -> PrefixRun:
+    """Return what a run says of its patches as a prefix."""
+    return PrefixRun(
+        id=facts.id,
+        started=facts.started,
+        base_tree=facts.base_tree,
+        accelerator=facts.accelerator,
+        builds=tuple(
+            Built(
+                flavour=name,
+                fragments=fragments,
+                warnings=tuple(
+                    text.removeprefix(f"{name}: ") for text in facts.warnings if text.startswith(f"{name}: ")
+                ),
+            )
+            for name, fragments in facts.flavours
+        ),
+        trials=tuple((count.cell, count.statuses) for count in facts.trials if count.side is Side.PATCHED),
+    )
+
+
 def merge(entry: Entry | None, key: str, facts: RunFacts) -> Entry:
     """Return `entry` with one more run; the same run again takes the place of what was known of it."""
-    known = entry.runs if entry is not None and entry.key == key else ()
-    return Entry(key=key, runs=tuple(sorted((*(r for r in known if r.id != facts.id), facts), key=lambda r: r.id)))
+    return Entry(key=key, runs=_with(entry.runs if entry is not None and entry.key == key else (), facts))
+
+
+def _with(known: Iterable[R], run: R) -> tuple[R, ...]:
+    by_id = {one.id: one for one in known} | {run.id: run}
+    return tuple(by_id[name] for name in sorted(by_id))
 
 
 # -- folding ----------------------------------------------------------------------------------------------------------
@@ -332,17 +344,24 @@ class Outcome:
 NO_RUN = Outcome(words="no run yet", hit=False)
 
 
-def outcome(control: Control, entry: Entry | None) -> Outcome:
+def outcome(control: Control, entry: Entry | None, entries: Iterable[Entry] = ()) -> Outcome:
     """Return what became of a control: how many of the patched trials that count saw something that the base has not.
 
     A bad control is caught by a finding that it names, and caught otherwise when there are only others. A finding that
-    the base has as well and not clearly less often accuses nobody.
+    the base has as well and not clearly less often accuses nobody. As a control may have been run without the base,
+    neither does one that the same base showed in a run of another of `entries`.
     """
     if entry is None:
         return NO_RUN
     accused = {one.signature for one in folded(entry).findings if one.judgement is Judgement.REGRESSION}
-    patched = [trial for trial in trials_of(entry) if trial.side is Side.PATCHED and verdict.counts(trial)]
-    seen = [[one.title for one in verdict.causes(trial) if one.signature in accused] for trial in patched]
+    old = _on_the_base(one for one in entries if one.key != entry.key)
+    patched = [
+        (trial, accused - old[run.base_tree])
+        for run in entry.runs
+        for trial in _trials(run)
+        if trial.side is Side.PATCHED and verdict.counts(trial)
+    ]
+    seen = [[one.title for one in verdict.causes(trial) if one.signature in new] for trial, new in patched]
     named = [[title for title in titles if control.sees(title)] for titles in seen]
     good = control.kind == "good"
     for word, titles in (("accused", seen),) if good else (("caught", named), ("caught otherwise", seen)):
@@ -355,11 +374,21 @@ def outcome(control: Control, entry: Entry | None) -> Outcome:
     return Outcome(words=f"{'accused' if good else 'missed'} 0/{len(patched)}", hit=False)
 
 
+def _on_the_base(entries: Iterable[Entry]) -> defaultdict[str, set[str]]:
+    """Return the signatures that base kernels showed, by the tree of the base."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for run in (run for entry in entries for run in entry.runs):
+        for one in run.sightings:
+            if one.side is Side.BASE:
+                found[run.base_tree] |= {run.findings[number].signature for number in one.findings}
+    return found
+
+
 # -- the file ---------------------------------------------------------------------------------------------------------
 
 
-def read(root: Path) -> dict[str, Entry]:
-    """Return what is recorded, by the name of the series; nothing if there is no file yet.
+def read(root: Path) -> Record:
+    """Return what is recorded; nothing if there is no file yet.
 
     Raises HostError when the file is not what `write` makes.
     """
@@ -368,18 +397,28 @@ def read(root: Path) -> dict[str, Entry]:
         data = json.loads(path.read_bytes())
         if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"expected schema version {SCHEMA_VERSION}")
-        return {str(name): from_json(Entry, entry) for name, entry in data["series"].items()}
+        return Record(
+            series={str(name): from_json(Entry, entry) for name, entry in data["series"].items()},
+            prefixes={
+                str(key): tuple(from_json(PrefixRun, run) for run in found)
+                for key, found in data.get("prefixes", {}).items()
+            },
+        )
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        return EMPTY
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise HostError(
             f"{PATCHES}/{FILE} cannot be read: {error}", hint="take it back from git, then record the runs again"
         ) from None
 
 
-def write(root: Path, entries: Mapping[str, Entry]) -> None:
+def write(root: Path, record: Record) -> None:
     """Publish what is recorded."""
-    data = {"schema_version": SCHEMA_VERSION, "series": {name: to_json(entries[name]) for name in sorted(entries)}}
+    data = {
+        "schema_version": SCHEMA_VERSION,
+        "series": {name: to_json(entry) for name, entry in sorted(record.series.items())},
+        "prefixes": {key: to_json(found) for key, found in sorted(record.prefixes.items())},
+    }
     write_atomically(root / PATCHES / FILE, _laid_out(data) + "\n")
 
 
@@ -403,26 +442,42 @@ def stale(entries: Mapping[str, Entry], known: Sequence[Subject]) -> tuple[str, 
     return tuple(name for name in sorted(entries) if keys.get(name) != entries[name].key)
 
 
+def stale_prefixes(record: Record, known: Sequence[Subject]) -> tuple[str, ...]:
+    """Return the keys of prefixes that no series has any more."""
+    return tuple(key for key in sorted(record.prefixes) if prefix_of(key, known) is None)
+
+
 def add(root: Path, places: Sequence[Path], known: Sequence[Subject], default: Mapping[str, Any]) -> tuple[str, ...]:
     """Record the runs at `places`, drop what is stale, write the file, and return what was done in words.
 
     Raises ConfigError or HostError for a run that cannot be recorded; then nothing is written.
     """
     with _locked(root / PATCHES):
-        entries, said = read(root), []
+        record, said = read(root), []
+        entries, prefixes = dict(record.series), dict(record.prefixes)
         for name in stale(entries, known):
             del entries[name]
             said.append(f"{PATCHES}/{name}: its patches are not what was recorded; dropped")
+        if gone := stale_prefixes(record, known):
+            prefixes = {key: kept for key, kept in prefixes.items() if key not in gone}
+            said.append(f"{PATCHES}: {len(gone)} prefix{'es' * (len(gone) != 1)} that no series has any more; dropped")
+        whole = {subject.key for subject in known}
         for place in places:
             path = results_file(place)
             run = read_results(path)
-            subject = tested(key_of(path, run), run, known)
+            key = key_of(path, run)
+            if key not in whole and (found := prefix_of(key, known)):
+                subject, number = found
+                prefixes[key] = _with(prefixes.get(key, ()), as_prefix(condense(run, subject.files[:number], default)))
+                said.append(f"{PATCHES}/{subject.name}: {run.verdict.judgement} recorded of its prefix {number}")
+                continue
+            subject = tested(key, run, known)
             facts = condense(run, subject.origins, default)
             entries[subject.name] = merge(entries.get(subject.name), subject.key, facts)
             count = len(entries[subject.name].runs)
             said.append(f"{PATCHES}/{subject.name}: {run.verdict.judgement} recorded ({count} run{'s' * (count != 1)})")
         if said:
-            write(root, entries)
+            write(root, Record(series=entries, prefixes=prefixes))
     return tuple(said)
 
 

@@ -54,6 +54,12 @@ class Series:
         return digest(*(patch.mail for patch in self.patches))
 
     @property
+    def prefix_keys(self) -> tuple[str, ...]:
+        """The keys of its first patch alone, its first two, and so on to the whole series."""
+        mails = [patch.mail for patch in self.patches]
+        return tuple(digest(*mails[:number]) for number in range(1, len(mails) + 1))
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """All paths that it touches, sorted."""
         return tuple(sorted({path for patch in self.patches for path in patch.paths}))

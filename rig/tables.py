@@ -6,16 +6,18 @@ The text around the markers is written by people, the text between them by `ci/r
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rig import recorded
+from rig import prefixes, recorded
 from rig.controls import Control
 from rig.errors import ConfigError
 from rig.model import FindingVerdict, Judgement, Side, Status
-from rig.recorded import CONTROLS, PATCHES, Entry, Outcome, Subject
+from rig.prefixes import Flavours
+from rig.recorded import Entry, Outcome, Record
 from rig.store import write_atomically
+from rig.subjects import CONTROLS, PATCHES, Subject
 from rig.verdict import counts
 
 BEGIN, END = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
@@ -25,32 +27,36 @@ NOTHING = "-"
 _SPECIAL = re.compile(r"([\\|`*<\[\]])")
 
 
-def readmes(known: Sequence[Subject], entries: Mapping[str, Entry]) -> dict[str, str]:
+def readmes(known: Sequence[Subject], record: Record, flavours: Flavours) -> dict[str, str]:
     """Return what stands between the markers of each README, by its path below the project's root."""
     return {
-        f"{PATCHES}/README.md": series_table(known, entries),
-        f"{PATCHES}/{CONTROLS}/README.md": controls_table(known, entries),
+        f"{PATCHES}/README.md": series_table(known, record, flavours),
+        f"{PATCHES}/{CONTROLS}/README.md": controls_table(known, record),
     }
 
 
-def series_table(known: Sequence[Subject], entries: Mapping[str, Entry]) -> str:
-    """Return the table of the series: do they apply and build, and what was found?"""
+def series_table(known: Sequence[Subject], record: Record, flavours: Flavours) -> str:
+    """Return the table of the series: do they apply, do their prefixes build and boot, and what was found?"""
     head = ("series", "patches", "applies to", "builds", "verdict", "what was found")
-    rows = [_series_row(one, entries.get(one.name)) for one in known if one.control is None]
+    rows = [
+        _series_row(one, record.series.get(one.name), _prefixes(one, record, flavours))
+        for one in known
+        if one.control is None
+    ]
     return _table(head, rows)
 
 
-def _series_row(subject: Subject, entry: Entry | None) -> tuple[str, ...]:
+def _series_row(subject: Subject, entry: Entry | None, builds: str) -> tuple[str, ...]:
     name, patches = f"[`{subject.name}`]({subject.name}/)", str(subject.patches)
     if entry is None:
-        return (name, patches, NOTHING, NOTHING, recorded.NO_RUN.words, NOTHING)
+        return (name, patches, NOTHING, builds, recorded.NO_RUN.words, NOTHING)
     found = recorded.folded(entry)
     told = [_finding(one) for one in found.findings[:MOST]]
     if len(found.findings) > MOST:
         told.append(f"and {len(found.findings) - MOST} more")
     bases = _each(_escaped(run.base) for run in entry.runs)
     verdict = f"**{found.judgement}**, {_trials(entry)}"
-    return (name, patches, bases, _builds(entry), verdict, "<br>".join(told) or NOTHING)
+    return (name, patches, bases, builds, verdict, "<br>".join(told) or NOTHING)
 
 
 def _finding(found: FindingVerdict) -> str:
@@ -59,38 +65,61 @@ def _finding(found: FindingVerdict) -> str:
     return f"{_escaped(found.title)}: patched {found.patched}, base {found.base} in {_escaped(flavours)}{word}"
 
 
+def _prefixes(subject: Subject, record: Record, flavours: Flavours) -> str:
+    """Return how many prefixes build without new warnings and pass the smoke trials, and what is amiss."""
+    known = [prefixes.states(record.of_prefix(key), flavours) for key in subject.prefix_keys]
+    if not any(one.built for each in known for one in each.values()):
+        return NOTHING
+    good = sum(all(one.good for one in each.values()) for each in known)
+    said = [f"{good}/{len(known)} prefixes: {', '.join(flavours)}"]
+    for what, amiss in (("not run", lambda one: not one.known), ("smoke trial failed", lambda one: one.failed)):
+        numbers = {name: [n for n, each in enumerate(known, start=1) if amiss(each[name])] for name in flavours}
+        said += _amiss(what, numbers)
+    warnings = {(name, text) for each in known for name, one in each.items() for text in one.warnings}
+    return _escaped("; ".join([*said, *_new_warnings(len(warnings))]))
+
+
+def _amiss(what: str, numbers: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return of which prefixes something is to be said, by flavour; once if it is the same in all."""
+    words = {name: ", ".join(map(str, found)) for name, found in numbers.items()}
+    if len(set(words.values())) == 1:
+        words = {"": next(iter(words.values()))}
+    return [f"{what}{f' in {name}' if name else ''}: {found}" for name, found in words.items() if found]
+
+
 def _builds(entry: Entry) -> str:
     flavours = _each(name for run in entry.runs for name, _ in run.flavours)
     warnings = {text for run in entry.runs for text in run.warnings}
-    which = ", every patch" if any(run.prefixes == "all" for run in entry.runs) else ""
-    said = f"; {len(warnings)} new warning{'s' * (len(warnings) != 1)}" if warnings else ""
-    return f"{_escaped(flavours)}{which}{said}"
+    return _escaped("; ".join([flavours, *_new_warnings(len(warnings))]))
+
+
+def _new_warnings(number: int) -> list[str]:
+    return [f"{number} new warning{'s' * (number != 1)}"] if number else []
 
 
 def _trials(entry: Entry) -> str:
     """Return how many trials count on each side, what else became of others, and what ran them."""
-    sides: dict[Side, int] = defaultdict(int)
-    others: dict[Status, int] = defaultdict(int)
-    for trial in recorded.trials_of(entry):
-        if counts(trial):
-            sides[trial.side] += 1
-        else:
-            others[trial.status] += 1
+    sides = _counted(entry)
+    others = Counter(trial.status for trial in recorded.trials_of(entry) if not counts(trial))
     rest = "".join(f", {others[status]} {status.lower()}" for status in Status if others[status])
     accelerators = _each(run.accelerator.upper() for run in entry.runs)
     return f"base {sides[Side.BASE]}, patched {sides[Side.PATCHED]} trials{rest} ({accelerators})"
 
 
-def controls_table(known: Sequence[Subject], entries: Mapping[str, Entry]) -> str:
+def _counted(entry: Entry) -> Counter[Side]:
+    """Return how many trials count on each side."""
+    return Counter(trial.side for trial in recorded.trials_of(entry) if counts(trial))
+
+
+def controls_table(known: Sequence[Subject], record: Record) -> str:
     """Return the table of the controls, the bad ones first, below a line that sums it up."""
-    head = ("control", "kind", "what is wrong, or what it changes", "race", "caught?", "by", "trials")
-    pairs = [(one, one.control) for one in known if one.control]
+    head = ("control", "kind", "what is wrong, or what it changes", "race", "builds", "caught?", "by", "trials")
+    pairs = [(one.control, record.series.get(one.name)) for one in known if one.control]
     rows = [
-        (one, control, recorded.outcome(control, entries.get(one.name)))
-        for one, control in sorted(pairs, key=lambda pair: (pair[1].kind, pair[0].name))
+        (control, entry, recorded.outcome(control, entry, record.series.values()))
+        for control, entry in sorted(pairs, key=lambda pair: (pair[0].kind, pair[0].name))
     ]
-    lines = [_control_row(control, entries.get(one.name), outcome) for one, control, outcome in rows]
-    return f"{_summary([(control, outcome) for _, control, outcome in rows])}\n\n{_table(head, lines)}"
+    return f"{_summary(rows)}\n\n{_table(head, [_control_row(*row) for row in rows])}"
 
 
 def _control_row(control: Control, entry: Entry | None, outcome: Outcome) -> tuple[str, ...]:
@@ -99,18 +128,21 @@ def _control_row(control: Control, entry: Entry | None, outcome: Outcome) -> tup
         control.kind,
         _escaped(first_sentence(control.description)),
         control.race or NOTHING,
+        _builds(entry) if entry else NOTHING,
         outcome.words,
         _escaped(outcome.by) or NOTHING,
         _trials(entry) if entry else NOTHING,
     )
 
 
-def _summary(outcomes: Sequence[tuple[Control, Outcome]]) -> str:
-    bad = [outcome.hit for control, outcome in outcomes if control.kind == "bad"]
-    good = [outcome.hit for control, outcome in outcomes if control.kind == "good"]
-    waiting = sum(outcome == recorded.NO_RUN for _, outcome in outcomes)
-    return f"caught {sum(bad)} of {len(bad)} known-bad, {sum(good)} of {len(good)} known-good accused" + (
-        f" ({waiting} without a run yet)" if waiting else ""
+def _summary(rows: Sequence[tuple[Control, Entry | None, Outcome]]) -> str:
+    bad = [outcome.hit for control, _, outcome in rows if control.kind == "bad"]
+    good = [(entry, outcome.hit) for control, entry, outcome in rows if control.kind == "good"]
+    trials = sum(_counted(entry)[Side.PATCHED] for entry, _ in good if entry)
+    waiting = sum(outcome == recorded.NO_RUN for *_, outcome in rows)
+    return (
+        f"caught {sum(bad)} of {len(bad)} known-bad, {sum(hit for _, hit in good)} of {len(good)} known-good accused "
+        f"in {trials} trial{'s' * (trials != 1)}{f' ({waiting} without a run yet)' if waiting else ''}"
     )
 
 
@@ -148,32 +180,37 @@ def filled(text: str, table: str, name: str) -> str:
 # -- the project's ----------------------------------------------------------------------------------------------------
 
 
-def write(root: Path, known: Sequence[Subject]) -> tuple[str, ...]:
-    """Render what is recorded into the READMEs below `root`, and return the names of those that changed."""
+def write(root: Path, known: Sequence[Subject], flavours: Flavours) -> tuple[str, ...]:
+    """Render what is recorded into the READMEs below `root`, and return the names of those that changed.
+
+    `flavours` are those of rig.yaml, in which every prefix is to build.
+    """
     changed = []
-    for name, fresh in _rendered(root, known, recorded.read(root)).items():
+    for name, fresh in _rendered(root, known, recorded.read(root), flavours).items():
         if fresh != (root / name).read_text(encoding="utf-8"):
             write_atomically(root / name, fresh)
             changed.append(name)
     return tuple(changed)
 
 
-def complaint(root: Path, known: Sequence[Subject]) -> str | None:
+def complaint(root: Path, known: Sequence[Subject], flavours: Flavours) -> str | None:
     """Return in one sentence what of the recorded verdicts is not true any more, or None."""
-    entries = recorded.read(root)
-    if gone := recorded.stale(entries, known):
+    record = recorded.read(root)
+    if gone := recorded.stale(record.series, known):
         return (
             f"{PATCHES}/{recorded.FILE} is about other patches than those of {', '.join(gone)}: "
             "run `ci/judge-patches` for them, or `ci/record-verdicts` to drop what was recorded"
         )
-    for name, fresh in _rendered(root, known, entries).items():
+    if recorded.stale_prefixes(record, known):
+        return f"{PATCHES}/{recorded.FILE} holds prefixes that no series has any more: run `ci/record-verdicts`"
+    for name, fresh in _rendered(root, known, record, flavours).items():
         if fresh != (root / name).read_text(encoding="utf-8"):
             return f"{name} is not what {PATCHES}/{recorded.FILE} and the controls say: run `ci/record-verdicts`"
     return None
 
 
-def _rendered(root: Path, known: Sequence[Subject], entries: Mapping[str, Entry]) -> dict[str, str]:
+def _rendered(root: Path, known: Sequence[Subject], record: Record, flavours: Flavours) -> dict[str, str]:
     return {
         name: filled((root / name).read_text(encoding="utf-8"), table, name)
-        for name, table in readmes(known, entries).items()
+        for name, table in readmes(known, record, flavours).items()
     }

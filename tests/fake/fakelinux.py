@@ -30,7 +30,7 @@ $(O)/%.o: %.c $(O)/.config
 $(O)/vmlinux: $(OBJECTS)
 \t@echo "  LD      vmlinux"
 \t@cat $(OBJECTS) $(O)/.config > $@
-$(O)/arch/x86/boot/bzImage: $(O)/vmlinux
+$(O)/arch/x86/boot/bzImage: $(O)/vmlinux machine.json
 \t@mkdir -p $(dir $@) $(O)/include/config
 \t@echo 6.12.99 > $(O)/include/config/kernel.release
 \t@case $$(cat machine.json) in {*) cat machine.json;; *) sha256sum < $<; echo $$KBUILD_BUILD_USER;; esac > $@

@@ -19,8 +19,11 @@ from typing import Any
 
 import fakelinux
 import fakeqemu
+import jsonschema
 import pytest
 from fakelinux import BREAKS, GOOD
+
+from rig.results import SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 120.0  # seconds; only a broken rig takes so long
@@ -186,6 +189,27 @@ def test_a_failed_case_is_a_regression_with_its_finding(world: MakeWorld) -> Non
     assert "stale data" in str(failure.get("message"))
 
 
+def test_the_patched_kernel_alone_is_compared_with_nothing(world: MakeWorld) -> None:
+    here = world(machine(FAILED, status=1), trials=2)
+    assert "would run 2 trials: 1 cells x patched x 2" in here.rig("-n", "test", "sides=[patched]").stderr
+    done = here.rig("test", "sides=[patched]")
+    assert done.returncode == 1, done.stderr
+    assert "no base trial to compare with" in done.stdout
+    assert "no base trial counts: what was found cannot be laid on the series" in done.stdout
+    data = here.results()
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(data)
+    assert (here.statuses("base"), here.statuses()) == ([], ["FAIL", "FAIL"])
+    assert (data["config"]["sides"], data["complete"]) == (["patched"], True)
+    assert not (here.latest / "trials/base").exists()
+    suites = [suite.get("name") for suite in ET.parse(here.latest / "junit.xml").getroot().iter("testsuite")]
+    assert suites == ["debug/small patched"]
+    assert here.rig("test", "sides=base").returncode == 4
+    assert (here.statuses("base"), here.statuses()) == (["PASS", "PASS"], [])
+    assert here.rig("rerun", str(here.latest / "trials/base/debug/small/race/tmpfs/0")).returncode == 0
+    listed = here.rig("list", "sides=patched")
+    assert "1 cells x patched x 2 = 2 trials" in listed.stderr
+
+
 def test_a_panic_in_the_middle_is_a_crash_with_its_splat(world: MakeWorld) -> None:
     here = world(machine("KTAP version 1\n1..2\nok 1 punch-private\n", then="panic", seconds=0.2))
     done = here.rig("test")
@@ -347,11 +371,23 @@ def judged(here: World, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=here.env, capture_output=True, text=True, timeout=WAIT, check=False)
 
 
+def project(here: World) -> Path:
+    """Make a world a project that judges its patches, with the series `demo`, and return the folder of these."""
+    patches, program = here.root / "patches", here.root / ".venv/bin/rig"
+    (patches / "controls").mkdir(parents=True)
+    (here.root / "demo").rename(patches / "demo")
+    for home in (patches, patches / "controls"):
+        (home / "README.md").write_text(MARKERS)
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m rig "$@"\n')
+    program.chmod(0o755)
+    shutil.copytree(ROOT / "ci", here.root / "ci")
+    return patches
+
+
 def test_patches_are_judged_and_the_verdicts_recorded(world: MakeWorld, tmp_path: Path) -> None:
     here = world(machine(FAILED, status=1))
-    patches, program = here.root / "patches", here.root / ".venv/bin/rig"
-    patches.mkdir()
-    (here.root / "demo").rename(patches / "demo")
+    patches = project(here)
     control = fakelinux.make_series(tmp_path / "linux", patches / "controls/other", [OTHER])
     (control / "control.yaml").write_text(
         "kind: bad\nwrong: It is. Really.\nrace: cow\noracle: o\nsignature: stale*\non: demo\nkconfig: extra\n"
@@ -359,13 +395,7 @@ def test_patches_are_judged_and_the_verdicts_recorded(world: MakeWorld, tmp_path
     fakelinux.make_series(tmp_path / "linux", patches / "misfit", [OTHER])
     for path in (patches / "misfit").glob("0001*"):
         path.write_text(path.read_text().replace("index ", "indix ").replace("return 2", "return 22"))
-    (patches / "README.md").write_text(MARKERS)
-    (patches / "controls/README.md").write_text(MARKERS)
     (here.root / "kconfigs/extra.config").write_text("CONFIG_NET=y\n")
-    program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m rig "$@"\n')
-    program.chmod(0o755)
-    shutil.copytree(ROOT / "ci", here.root / "ci")
 
     done = judged(here, "--", "budget=2")
     assert done.returncode == 1, done.stderr  # one of them could not be judged
@@ -394,6 +424,46 @@ def test_patches_are_judged_and_the_verdicts_recorded(world: MakeWorld, tmp_path
     (patches / "README.md").write_text(MARKERS)
     assert subprocess.run([*record, "--check"], env=here.env, timeout=WAIT, check=False).returncode == 1
     assert judged(here, "absent").returncode == 2
+
+
+def test_every_prefix_is_tried_and_recorded_once(world: MakeWorld, tmp_path: Path) -> None:
+    here = world(machine(FAILED, status=1))
+    text = (here.root / "rig.yaml").read_text().replace("small:", "smp4:").replace("race:", "fault-stress:")
+    (here.root / "rig.yaml").write_text(text)
+    (here.root / "guest-workloads/race.c").rename(here.root / "guest-workloads/fault-stress.c")
+    patches = project(here)
+    first = next((patches / "demo").glob("0001*"))
+    (patches / "longer").mkdir()
+    shutil.copy(first, patches / "longer/0001-same.patch")
+    fakelinux.make_series(tmp_path / "linux", tmp_path / "more", [OTHER])
+    shutil.copy(next((tmp_path / "more").glob("0001*")), patches / "longer/0002-other.patch")
+
+    done = judged(here, "--prefixes")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        "demo: 2 of 2 prefixes are on record",
+        "longer: 2 of 2 prefixes are on record",
+    ]
+    known = json.loads((patches / "verdicts.json").read_text())
+    (shared,) = known["prefixes"].values()  # the first patch of both; the others are whole series
+    assert [run["id"] for run in shared] == [path.name for path in here.root.glob("results-judge/prefixes/demo-1/2*")]
+    assert shared[0]["trials"] == [["debug/smp4/fault-stress/tmpfs", [["PASS", 1]]]]
+    assert not list(here.root.glob("results-judge/prefixes/longer-1"))
+    (run,) = known["series"]["demo"]["runs"]
+    assert (run["budget"], [count["side"] for count in run["trials"]]) == (3.0, ["patched"])
+    table = (patches / "README.md").read_text()
+    assert "| 1/2 prefixes: debug; smoke trial failed: 2 |" in table
+    assert "| 2/2 prefixes: debug |" in table
+    assert str(tmp_path) not in json.dumps(known)
+
+    again = judged(here, "--prefixes", "demo")  # all is known, so nothing is run
+    assert (again.returncode, again.stdout) == (0, "demo: 2 of 2 prefixes are on record\n")
+    first.write_text(first.read_text().replace("return four", "return 4"))
+    lost = judged(here, "--prefixes", "demo", "--", "kernel.source=git:absent#main")
+    assert lost.returncode == 1
+    assert lost.stdout.splitlines()[-1] == "demo: 0 of 2 prefixes are on record; not: 1, 2"
+    unknown = judged(here, "--prefixes", "controls/absent")
+    assert (unknown.returncode, "no series 'controls/absent'" in unknown.stderr) == (2, True)
 
 
 def test_the_goals_one_by_one(world: MakeWorld) -> None:

@@ -56,6 +56,13 @@ def test_the_default_configuration_is_valid() -> None:
         (("workloads:", "machines: {}\nworkloads:"), "rig.yaml:3: machines: stands twice"),
         (("workloads:", "flavours: {debug: []}\nworkloads:"), "flavour debug has no Kconfig fragments"),
         (("smp4:", "'../etc':"), "machines.../etc"),
+        (
+            ("workloads:", "sides: [base, pached]\nworkloads:"),
+            "rig.yaml:3: sides.1: 'pached', expected 'base' or 'patched'",
+        ),
+        (("workloads:", "sides: [base, pached]\nworkloads:"), "did you mean 'patched'?"),
+        (("workloads:", "sides: []\nworkloads:"), "rig.yaml:3: sides: empty, expected at least one entry"),
+        (("workloads:", "sides: [base, base]\nworkloads:"), "rig.yaml:3: sides: a side stands twice, expected each"),
         (("machines:", "machines: ["), "not valid YAML"),
     ],
 )
@@ -127,6 +134,15 @@ def test_series_may_be_a_list(tmp_path: Path) -> None:
         load(path, ["series=[one"])
     with pytest.raises(ConfigError, match=r"command line: series=\[\{a: b\}\]: series.0: "):
         load(path, ["series=[{a: b}]"])
+
+
+def test_sides_are_both_or_one(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    assert load(path).sides == ("base", "patched")
+    assert load(path, ["sides=[patched]"]).sides == load(path, ["sides=patched"]).sides == ("patched",)
+    assert load(path, ["sides=[patched, base]"]).sides == ("patched", "base")
+    with pytest.raises(ConfigError, match="command line: sides=: sides: "):
+        load(path, ["sides="])
 
 
 @given(st.integers(0, 10**6), st.sampled_from([("", 1), ("M", 1), ("G", 1024), ("MiB", 1), ("T", 1024**2)]))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rig import controls, recorded, series, tables
+from rig import controls, matrix, prefixes, recorded, series, tables
+from rig.config import load
 from rig.controls import Control
+from rig.subjects import Subject, subjects
 
 ROOT = Path(__file__).parents[2]
 PATCHES = ROOT / "patches"
@@ -55,7 +57,30 @@ def test_a_patch_has_a_subject_and_is_signed_off(folder: Path) -> None:
 
 def test_the_tables_are_what_is_recorded() -> None:
     """When this fails: `ci/record-verdicts`."""
-    assert tables.complaint(ROOT, recorded.subjects(ROOT)) is None
+    assert tables.complaint(ROOT, subjects(ROOT), load(ROOT / "rig.yaml").flavours) is None
+
+
+SERIES = [one for one in subjects(ROOT) if one.control is None]
+
+
+@pytest.mark.parametrize("one", SERIES, ids=lambda one: one.name)
+def test_no_prefix_on_record_is_broken(one: Subject) -> None:
+    """The tip is left out: what a series breaks at its end is in its verdict."""
+    record = recorded.read(ROOT)
+    for number, key in enumerate(one.prefix_keys[:-1], start=1):
+        states = prefixes.states(record.of_prefix(key), load(ROOT / "rig.yaml").flavours)
+        assert not [(number, name, state) for name, state in states.items() if state.warnings or state.failed]
+
+
+@pytest.mark.parametrize("one", SERIES, ids=lambda one: one.name)
+def test_a_prefix_is_the_stack_of_its_files(one: Subject) -> None:
+    for number, key in enumerate(one.prefix_keys, start=1):
+        assert series.read(*(str(ROOT / file) for file in one.files[:number])).key == key
+
+
+def test_the_smoke_trial_is_a_cell_of_every_flavour() -> None:
+    config = load(ROOT / "rig.yaml", ["matrix={}", f"select={prefixes.SMOKE}"])
+    assert sorted(cell.flavour for cell in matrix.cells(config)) == sorted(config.flavours)
 
 
 def test_what_is_recorded_holds_no_path_of_a_host() -> None:

@@ -21,8 +21,9 @@ from rig.config import load
 from rig.controls import Control
 from rig.errors import ConfigError, HostError
 from rig.model import Finding, Judgement, Side, Status, TrialResult
-from rig.recorded import Entry, RunFacts, condense, folded, merge, outcome, trials_of
-from rig.results import SCHEMA, Run, to_json, write_results
+from rig.recorded import Entry, Record, RunFacts, as_prefix, condense, folded, merge, outcome, trials_of
+from rig.results import SCHEMA, Base, Run, to_json, write_results
+from rig.subjects import Subject, subjects
 from rig.tables import BEGIN, END, controls_table, filled, first_sentence, series_table
 from rig.verdict import fold
 
@@ -40,6 +41,8 @@ CONFIG: dict[str, Any] = {
     "workloads": {"truncate-race": {"run": "truncate-race", "args": {}}},
 }
 KEY = "k" * 64
+FIRST = "1" * 64
+FLAVOURS = {"debug": ("base", "debug-vm")}
 
 
 def a_run(*trials: TrialResult, name: str = "20260102-030405-demo", **changes: Any) -> Run:
@@ -189,6 +192,34 @@ def test_what_became_of_a_control(control: Control, trials: list[TrialResult], w
     assert outcome(control, None).words == "no run yet"
 
 
+ALONE = (trial(PATCHED, Status.CRASH, BUG), trial(index=1))
+
+
+def test_a_control_that_was_run_without_the_base_is_caught() -> None:
+    result = outcome(BAD, entry(a_run(*ALONE)))
+    assert (result.words, result.by) == ("caught 1/2", BUG.title)
+
+
+def test_what_the_base_showed_in_other_runs_accuses_nobody() -> None:
+    alone, tree = entry(a_run(*ALONE)), made.run().base
+
+    def other(*trials: TrialResult, tree: Base = tree) -> Entry:
+        return dataclasses.replace(entry(a_run(*trials, base=tree)), key="other")
+
+    seen = other(trial(BASE, Status.CRASH, BUG), trial())
+    elsewhere = other(trial(BASE, Status.CRASH, BUG), tree=dataclasses.replace(tree, tree="f" * 40))
+    clean = other(trial(BASE), trial(PATCHED, Status.CRASH, BUG))
+    assert outcome(BAD, alone, [alone, seen]).words == "missed 0/2"
+    assert outcome(GOOD, alone, [seen, clean]).words == "accused 0/2"
+    assert outcome(BAD, alone, [alone, elsewhere, clean]).words == "caught 1/2"
+    # Where both kernels were run, and the base showed it less often, it is the numbers that speak.
+    both = [trial(BASE, index=i) for i in range(20)] + [trial(PATCHED, Status.CRASH, BUG, index=i) for i in range(20)]
+    both[0] = trial(BASE, Status.CRASH, BUG)
+    assert outcome(BAD, entry(a_run(*both)), []).words == "caught 20/20"
+    known = Record(series={"controls/c": alone, "one": seen}, prefixes={})
+    assert "caught 0 of 1" in controls_table([subject("controls/c", BAD)], known)
+
+
 def test_the_most_frequent_finding_is_named() -> None:
     control = BAD.model_copy(update={"signature": ("*",)})
     trials = [trial(BASE, index=i) for i in range(3)]
@@ -200,8 +231,14 @@ def test_the_most_frequent_finding_is_named() -> None:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def subject(name: str, control: Control | None = None) -> recorded.Subject:
-    return recorded.Subject(name=name, origins=(f"patches/{name}",), key=KEY, patches=2, control=control)
+def subject(name: str, control: Control | None = None) -> Subject:
+    key = "other" if name == "two" else KEY
+    keys = () if control else (FIRST, key)
+    return Subject(name=name, origins=(f"patches/{name}",), key=key, patches=2, control=control, prefix_keys=keys)
+
+
+def record_of(**entries: Entry) -> Record:
+    return Record(series=entries, prefixes={})
 
 
 def rows(table: str) -> list[list[str]]:
@@ -210,13 +247,13 @@ def rows(table: str) -> list[list[str]]:
 
 def test_the_table_of_the_series() -> None:
     known = [subject("one"), subject("two"), subject("controls/c", BAD)]
-    table = series_table(known, {"one": entry(a_run(*MIXED))})
+    table = series_table(known, record_of(one=entry(a_run(*MIXED))), FLAVOURS)
     assert rows(table) == [
         [
             "[`one`](one/)",
             "2",
             "debian:linux-source-6.12",
-            "debug; 1 new warning",
+            "0/2 prefixes: debug; not run: 1, 2; 1 new warning",
             "**REGRESSION**, base 3, patched 4 trials, 1 lost, 1 inconclusive (TCG)",
             "<br>".join(
                 (
@@ -231,34 +268,38 @@ def test_the_table_of_the_series() -> None:
 
 
 def test_the_table_of_the_controls_has_the_bad_ones_first() -> None:
-    def of(name: str, control: Control) -> recorded.Subject:
+    def of(name: str, control: Control) -> Subject:
         return subject(f"controls/{name}", control.at(f"patches/controls/{name}"))
 
     known = [of("a", GOOD), of("b", BAD), of("c", BAD), of("d", GOOD), subject("series")]
     known[2] = of("c", BAD.model_copy(update={"wrong": "It is `a|b`,\n *very*. So it is."}))
     entries = {
-        "controls/a": entry(a_run(trial(BASE), trial())),
+        "controls/a": entry(a_run(trial(BASE), trial(), trial(index=1), trial(PATCHED, Status.LOST))),
         "controls/c": entry(a_run(trial(BASE), trial(PATCHED, Status.CRASH, BUG))),
     }
-    table = controls_table(known, entries)
-    assert table.splitlines()[0] == "caught 1 of 2 known-bad, 0 of 2 known-good accused (2 without a run yet)"
+    table = controls_table(known, Record(series=entries, prefixes={}))
+    assert table.splitlines()[0] == (
+        "caught 1 of 2 known-bad, 0 of 2 known-good accused in 2 trials (2 without a run yet)"
+    )
     assert [row[0] for row in rows(table)] == ["[`b`](b/)", "[`c`](c/)", "[`a`](a/)", "[`d`](d/)"]
     assert rows(table)[1][1:] == [
         "bad",
         r"It is \`a\|b\`, \*very\*.",
         "truncate",
+        "debug; 1 new warning",
         "caught 1/1",
         "kernel BUG in filemap_unaccount_folio",
         "base 1, patched 1 trials (TCG)",
     ]
-    assert rows(table)[0][4:] == ["no run yet", "-", "-"]
+    assert rows(table)[0][4:] == ["-", "no run yet", "-", "-"]
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(), max_size=30))
 def test_no_title_breaks_a_table(title: str) -> None:
     finding = dataclasses.replace(BUG, title=title, signature="x")
-    table = series_table([subject("one")], {"one": entry(a_run(trial(BASE), trial(PATCHED, Status.FAIL, finding)))})
+    record = record_of(one=entry(a_run(trial(BASE), trial(PATCHED, Status.FAIL, finding))))
+    table = series_table([subject("one")], record, FLAVOURS)
     assert len(table.splitlines()) == 3
     assert len({line.count("|") - line.count("\\|") for line in table.splitlines()}) == 1
     table.encode()
@@ -313,13 +354,13 @@ def finished(project: Path, *origins: str, name: str = "20260102-030405-demo", o
 
 
 def record(project: Path, *places: Path) -> tuple[str, ...]:
-    known = recorded.subjects(project)
+    known = subjects(project)
     said = recorded.add(project, places, known, CONFIG)
-    return (*said, *tables.write(project, known))
+    return (*said, *tables.write(project, known, FLAVOURS))
 
 
 def complaint(project: Path) -> str | None:
-    return tables.complaint(project, recorded.subjects(project))
+    return tables.complaint(project, subjects(project), FLAVOURS)
 
 
 def test_runs_are_recorded_for_the_series_that_has_their_bytes(project: Path) -> None:
@@ -331,7 +372,7 @@ def test_runs_are_recorded_for_the_series_that_has_their_bytes(project: Path) ->
         "patches/demo: REGRESSION recorded (1 run)",
         "patches/controls/wrong: REGRESSION recorded (1 run)",
     )
-    assert list(recorded.read(project)) == ["controls/wrong", "demo"]
+    assert list(recorded.read(project).series) == ["controls/wrong", "demo"]
     assert "caught 1 of 1 known-bad" in (project / "patches/controls/README.md").read_text()
     assert complaint(project) is None
     before = (project / "patches/verdicts.json").read_bytes()
@@ -390,7 +431,7 @@ def test_two_series_may_not_be_the_same(project: Path) -> None:
     (project / "patches/twin").mkdir()
     (project / "patches/twin/y.patch").write_text(PATCH.format("demo"))
     with pytest.raises(ConfigError, match="patches/twin and patches/demo are the same patches"):
-        recorded.subjects(project)
+        subjects(project)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +441,9 @@ def test_two_series_may_not_be_the_same(project: Path) -> None:
         lambda data: data.pop("series"),
         lambda data: data.update(series=[]),
         lambda data: data["series"]["demo"].update(extra=1),
+        lambda data: data.update(prefixes=[]),
+        lambda data: data.update(prefixes={"x": 1}),
+        lambda data: data.update(prefixes={"x": [{"id": "1"}]}),
         lambda data: data["series"]["demo"]["runs"][0].pop("id"),
     ],
 )
@@ -417,8 +461,8 @@ def test_a_file_that_is_damaged_is_told(project: Path, spoil: Callable[[Any], ob
 @given(st.lists(made.trials, max_size=4))
 def test_what_is_written_is_what_is_read(tmp_path: Path, trials: list[TrialResult]) -> None:
     run = dataclasses.replace(made.run(*trials), kernels=(made.kernel(),), config=CONFIG)
-    entries = {"demo": entry(run)}
-    recorded.write(tmp_path, entries)
-    assert recorded.read(tmp_path) == entries
-    facts: RunFacts = entries["demo"].runs[0]
+    facts: RunFacts = entry(run).runs[0]
     assert facts.patches == 1
+    record = Record(series={"demo": entry(run)}, prefixes={KEY: (as_prefix(facts),)})
+    recorded.write(tmp_path, record)
+    assert recorded.read(tmp_path) == record

@@ -22,6 +22,12 @@ def test_every_trial_once_and_the_sides_side_by_side() -> None:
     assert first.count(Side.BASE) == first.count(Side.PATCHED)
 
 
+def test_one_side_alone_has_the_same_trials() -> None:
+    alone = order(CELLS, (Side.PATCHED,), 4)
+    assert len(alone) == len(set(alone)) == 3 * 4
+    assert alone == tuple(task for task in order(CELLS, BOTH, 4) if task[1] is Side.PATCHED)
+
+
 def test_slots() -> None:
     assert slots(2, [4, 8]) == 1
     assert slots(16, [4]) == 4
