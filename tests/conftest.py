@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import fakelinux
+import hypothesis
 import pytest
 
 from rig.config import default_store, load
@@ -16,6 +17,10 @@ from rig.store import Store
 from rig.ui import Ui
 
 ROOT = Path(__file__).parent.parent
+
+# A loaded host is slow, which is not what these properties are about.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)

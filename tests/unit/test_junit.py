@@ -252,7 +252,7 @@ def test_a_long_text_is_cut_with_a_note_and_keeps_both_ends(tmp_path: Path) -> N
     assert text.rstrip().endswith("finish")
 
 
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=50)
+@settings(suppress_health_check=list(HealthCheck), max_examples=50)
 @given(made.runs)
 def test_any_run_is_valid_and_counts_add_up(tmp_path: Path, whole: Run) -> None:
     top = read(tmp_path, whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rig import ktap
@@ -188,14 +188,12 @@ def test_progress() -> None:
     assert (seen[0], seen[2], seen[-1]) == ((0, None), (0, 4), (4, 4))
 
 
-@settings(deadline=None)  # a machine under load is no failure
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     parse(text)
     parse("KTAP version 1\n1..3\n" + text)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([*GOOD.splitlines(), "Bail out!", "1..9", "  ok 1 x", "ok", "not ok"]), max_size=40))
 def test_a_promise_is_kept_or_lost(lines: list[str]) -> None:
     report = parse("\n".join(["KTAP version 1", "1..4", *lines]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rig import ktap
@@ -302,7 +302,6 @@ any_evidence = st.builds(
 )
 
 
-@settings(deadline=None)  # a machine under load is no failure
 @given(any_evidence)
 def test_a_pass_takes_evidence_of_everything(evidence: Evidence) -> None:
     ruling = judge(evidence)

@@ -294,7 +294,6 @@ def test_the_table_of_the_controls_has_the_bad_ones_first() -> None:
     assert rows(table)[0][4:] == ["-", "no run yet", "-", "-"]
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(), max_size=30))
 def test_no_title_breaks_a_table(title: str) -> None:
     finding = dataclasses.replace(BUG, title=title, signature="x")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.model import Finding
@@ -253,7 +253,6 @@ def test_kernel_message_behind_a_prompt_without_newline_counts() -> None:
 ALL = b"".join((LOGS / f"{name}.log").read_bytes() for name in ("hung-task", "many-small", "kasan-uaf"))
 
 
-@settings(deadline=None)  # a machine under load is no failure
 @given(st.lists(st.integers(0, len(ALL)), max_size=30))
 def test_pieces_do_not_matter(cuts: list[int]) -> None:
     scanner, findings, start = Scanner(), [], 0
@@ -283,13 +282,11 @@ def test_carriage_returns_colours_and_broken_bytes() -> None:
     assert "\r" not in finding.text
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400), st.integers(0, len(ALL)))
 def test_any_bytes_anywhere_never_raise(junk: bytes, position: int) -> None:
     scan_bytes(ALL[:position] + junk + ALL[position:])
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(ALL.splitlines(keepends=True)), max_size=60))
 def test_shuffled_reports_never_raise(lines: list[bytes]) -> None:
     scan_bytes(b"".join(lines))

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import madeup as made
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from madeup import BUG, STALE, cell, trial
 
@@ -50,7 +50,6 @@ def test_fisher_by_hand(table: tuple[int, int, int, int], expected: float) -> No
     assert fisher(*table) == pytest.approx(expected)
 
 
-@settings(deadline=None)  # a machine under load is no failure
 @given(st.integers(0, 5), st.integers(0, 5), st.data())
 def test_fisher_agrees_with_a_plain_count(trials: int, other: int, data: st.DataObject) -> None:
     failures, other_failures = data.draw(st.integers(0, trials)), data.draw(st.integers(0, other))
@@ -208,7 +207,6 @@ def test_a_bad_trial_without_any_finding_is_found_all_the_same() -> None:
     assert found.title == "hung at 77 %"
 
 
-@settings(deadline=None)
 @given(st.lists(made.trials, max_size=12))
 def test_any_trials_fold(trials: list[TrialResult]) -> None:
     verdict = fold(trials)
