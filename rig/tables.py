@@ -36,14 +36,31 @@ def readmes(known: Sequence[Subject], record: Record, flavours: Flavours) -> dic
 
 
 def series_table(known: Sequence[Subject], record: Record, flavours: Flavours) -> str:
-    """Return the table of the series: do they apply, do their prefixes build and boot, and what was found?"""
+    """Return the table of the series: do they apply, do their prefixes build and boot, and what was found?
+
+    Below it stands for each finding in which cells it was seen, and the command that shows it again.
+    """
     head = ("series", "patches", "applies to", "builds", "verdict", "what was found")
     rows = [
         _series_row(one, record.series.get(one.name), _prefixes(one, record, flavours))
         for one in known
         if one.control is None
     ]
-    return _table(head, rows)
+    evidence = [line for one in known if one.control is None for line in _evidence(one, record.series.get(one.name))]
+    return "\n".join([_table(head, rows), *(["", "To see a finding again:", "", *evidence] if evidence else [])])
+
+
+def _evidence(subject: Subject, entry: Entry | None) -> list[str]:
+    """Return the lines of a list: each finding with its cells, and a command as a block of code."""
+    if entry is None:
+        return []
+    commands = {found.signature: found.reproduce for run in reversed(entry.runs) for found in run.findings}
+    lines = []
+    for found in recorded.folded(entry).findings[:MOST]:
+        lines.append(f"- `{subject.name}`: {_escaped(found.title)} in {_escaped(', '.join(found.cells))}")
+        if command := " ".join(commands.get(found.signature, "").split()):
+            lines += ["", f"      {command}", ""]
+    return lines
 
 
 def _series_row(subject: Subject, entry: Entry | None, builds: str) -> tuple[str, ...]:

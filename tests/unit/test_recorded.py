@@ -265,6 +265,20 @@ def test_the_table_of_the_series() -> None:
         ],
         ["[`two`](two/)", "2", "-", "-", "no run yet", "-"],
     ]
+    evidence = table.partition("To see a finding again:")[2].splitlines()
+    assert [line for line in evidence if line.startswith("- ")] == [
+        "- `one`: kernel BUG in filemap_unaccount_folio in debug/smp4/truncate-race/ext4",
+        "- `one`: stale data after hole punch in debug/smp4/truncate-race/ext4",
+        "- `one`: hung in boot in debug/smp4/truncate-race/xfs",
+    ]
+    commands = [line for line in evidence if line.startswith("      rig test ")]
+    assert len(commands) == 3
+    assert all("series=" in line and "seed=" in line for line in commands)
+
+
+def test_no_finding_no_evidence() -> None:
+    table = series_table([subject("one")], record_of(one=entry(a_run(trial(BASE), trial()))), FLAVOURS)
+    assert len(table.splitlines()) == 3
 
 
 def test_the_table_of_the_controls_has_the_bad_ones_first() -> None:
@@ -298,8 +312,9 @@ def test_the_table_of_the_controls_has_the_bad_ones_first() -> None:
 def test_no_title_breaks_a_table(title: str) -> None:
     finding = dataclasses.replace(BUG, title=title, signature="x")
     record = record_of(one=entry(a_run(trial(BASE), trial(PATCHED, Status.FAIL, finding))))
-    table = series_table([subject("one")], record, FLAVOURS)
+    table, _, evidence = series_table([subject("one")], record, FLAVOURS).partition("\n\n")
     assert len(table.splitlines()) == 3
+    assert sum(line.startswith("- ") for line in evidence.splitlines()) == 1
     assert len({line.count("|") - line.count("\\|") for line in table.splitlines()}) == 1
     table.encode()
 
