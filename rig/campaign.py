@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from rig import guest, keys, results, schedule, trial
+from rig import guest, keys, perturb, results, schedule, trial
 from rig.accel import Accelerator
 from rig.clock import Stopwatch
 from rig.config import Config
@@ -38,6 +38,7 @@ def open_lab(
         disks=pipeline.disks,
         accelerator=accelerator.name,
         stop=stop,
+        able=perturb.means(),
         rig=pipeline.options.rig,
     )
     return lab, accelerator
@@ -56,6 +57,7 @@ def spec_of(config: Config, kernel: Kernel, cell: Cell, side: Side, *, index: in
         budget=config.budget,
         boot_timeout=config.timeouts.boot,
         workload_timeout=config.timeouts.workload,
+        perturb=config.perturb,
     )
 
 
@@ -79,6 +81,8 @@ class Campaign:
         """Run what is not done yet; returns all trials and what ran the machines."""
         threading.Thread(target=guest.preload, daemon=True).start()
         lab, accelerator = open_lab(self.pipeline, self.folder.path, self.kernels, self._stop)
+        if self.config.perturb.jitter and lab.able.note:
+            self.ui.stage("perturb", f"vCPU jitter: {lab.able.note}")
         specs = self._specs()
         self._total = len(specs)
         left = [spec for spec in specs if not self._is_done(spec)]

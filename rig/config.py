@@ -136,6 +136,14 @@ class Timeouts(Model):
     workload: float = Field(60, gt=0, description="past the budget, before a workload counts as hung")
 
 
+class Perturb(Model):
+    """What the rig does to the schedule of a machine while a workload runs; see perturb.py."""
+
+    jitter: bool = Field(True, description="stall vCPU threads of the host at random, from the trial's seed")
+    interval_ms: float = Field(10, ge=1, le=10_000, description="mean pause between two stalls")
+    length_ms: float = Field(10, ge=1, le=1000, description="the longest stall")
+
+
 class Guest(Model):
     """What the guest image holds beside busybox, dropbear and the workloads."""
 
@@ -160,6 +168,7 @@ class Config(Model):
     trials: int = Field(1, ge=1, le=10_000)
     seed: int = Field(1, ge=0, lt=2**31, description="trial i of every cell runs with seed + i, on base and patched")
     timeouts: Timeouts = Timeouts()
+    perturb: Perturb = Perturb()
     prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()

@@ -94,6 +94,7 @@ def checks(store: Path) -> Iterator[Check]:
     if lacking:
         yield Check(False, True, f"install what is missing: {apt_command(lacking)}")
     yield _kvm()
+    yield _jitter()
     yield _disk(store)
     memory = _memory_gib()
     yield Check(memory >= 4, False, f"memory: {memory:.0f} GiB" + ("" if memory >= 4 else "; kernel builds want 4 GiB"))
@@ -123,6 +124,13 @@ def _kvm() -> Check:
             "/dev/kvm: no access; add yourself to its group (usermod -aG kvm $USER), or machines run under TCG",
         )
     return Check(True, False, "/dev/kvm: can be opened; whether it can run a kernel is found out by booting one")
+
+
+def _jitter() -> Check:
+    from rig import perturb
+
+    able = perturb.means()
+    return Check(not able.note, False, f"vCPU jitter: {able.note or 'this user may do all of it'}")
 
 
 def _disk(store: Path) -> Check:

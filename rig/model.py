@@ -124,6 +124,16 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Perturbation:
+    """What the rig did to the schedule of a machine while the workload ran."""
+
+    kinds: tuple[str, ...]  # that were in effect, see perturb.py: idle, nice, pin
+    steps: int  # stalls of vCPUs
+    stalled: float  # seconds, summed over the vCPUs
+    note: str = ""  # what could not be done, and why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
     """One execution of a cell on one kernel with one seed."""
 
@@ -143,6 +153,7 @@ class TrialResult:
     guest: GuestState | None = None
     timing: Timing = Timing()
     params: tuple[tuple[str, str], ...] = ()  # what the workload drew from the seed
+    perturbation: Perturbation | None = None  # switched off, or the workload never ran
 
 
 class Judgement(StrEnum):

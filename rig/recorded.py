@@ -238,6 +238,9 @@ def _reproduce(run: Run, trial: TrialResult, origins: Sequence[str], default: Ma
         ("flavours", cell.flavour),
         ("machines", cell.machine),
         ("workloads", cell.workload),
+        ("perturb", "jitter"),
+        ("perturb", "interval_ms"),
+        ("perturb", "length_ms"),
     ):
         ours = run.config.get(group, {}).get(name)
         if ours is not None and ours != default.get(group, {}).get(name):

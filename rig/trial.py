@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
 from rig import ktap, oracles, results
 from rig.clock import Deadline, Stopwatch, now
-from rig.config import Machine, Workload
+from rig.config import Machine, Perturb, Workload
 from rig.guest import Guest, GuestRun, NoAnswerError, reach
 from rig.keys import RunKeys
-from rig.model import Cell, Finding, GuestState, Kernel, Side, Timing, TrialResult
+from rig.model import Cell, Finding, GuestState, Kernel, Perturbation, Side, Timing, TrialResult
 from rig.oracles import Evidence
+from rig.perturb import Able, Jitter
 from rig.qemu import VmSpec
 from rig.splats import Scanner, in_order
 from rig.store import write_atomically
@@ -48,6 +49,7 @@ class TrialSpec:
     budget: float
     boot_timeout: float
     workload_timeout: float  # past the budget
+    perturb: Perturb
 
     @property
     def place(self) -> Path:
@@ -65,6 +67,7 @@ class Lab:
     disks: Mapping[str, Path]  # by file system
     accelerator: str
     stop: Event  # set when the run is to end at once
+    able: Able  # what may be done to vCPU threads
     rig: str = "rig"  # how reproducers call the rig
 
 
@@ -134,6 +137,7 @@ def run(spec: TrialSpec, lab: Lab, *, on_line: Callable[[str], None] = lambda _:
         guest=session.state,
         timing=replace(session.timing, total=watch.elapsed),
         params=evidence.ktap.params if evidence.ktap else (),
+        perturbation=session.perturbation,
     )
     results.write_trial(folder, result)
     return result
@@ -150,6 +154,7 @@ class _Session:
         self.folder = folder
         self.state: GuestState | None = None
         self.timing = Timing()
+        self.perturbation: Perturbation | None = None
         self._scanner = scanner
         self._on_line = on_line
         self._findings: list[Finding] = []
@@ -208,12 +213,23 @@ class _Session:
                 log.flush()
                 self._on_line(text)
 
-            self._run = guest.run(command(self.spec), self.spec.budget + self.spec.workload_timeout, line)
+            jitter = self._jitter(vm)
+            with jitter or nullcontext():
+                self._run = guest.run(command(self.spec), self.spec.budget + self.spec.workload_timeout, line)
+            self.perturbation = jitter.report if jitter else None
         self.timing = replace(self.timing, workload=self._run.seconds)
         if self._run.timed_out:
             self._ask_where_it_hangs(vm)
         if not self._run.lost:
             self._leave(vm, guest)
+
+    def _jitter(self, vm: Vm) -> Jitter | None:
+        """What perturbs the machine, from the trial's seed: base and patched, and a rerun, get the same plan."""
+        wanted = self.spec.perturb
+        if not wanted.jitter:
+            return None
+        interval, length = wanted.interval_ms / 1000, wanted.length_ms / 1000
+        return Jitter(vm.pid, vm.vcpu_threads, self.lab.able, self.spec.seed, interval=interval, length=length)
 
     def _leave(self, vm: Vm, guest: Guest) -> None:
         """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed."""

@@ -8,6 +8,7 @@ else stands for a kernel that boots and answers SSH. Acts, in order, once QMP sa
     ["ready"]                                                            init's marks, up to ready
     ["ssh"]  ["deaf"]                   answer SSH with the keys of the initrd; accept connections and say nothing
     ["panic"]  ["poweroff"]  ["freeze"]                                  what the guest or the host does to it
+    ["schedule"]                        print how the threads that stand for vCPUs are scheduled just now
     ["exit", status]  ["signal", number]                                 QEMU dies
 
 Before QMP answers: {"stderr": text, "status": n} ends at once (negative: by a signal). A spec without `acts` but with
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import random
 import signal
 import socket
@@ -85,6 +87,20 @@ class Machine:
         self.lock = threading.Lock()
         self.status = "prelaunch"
         self.listener = socket.create_server(("127.0.0.1", 0))
+        self.vcpus = self._vcpus()
+
+    def _vcpus(self) -> list[int]:
+        """Start a thread for each vCPU, which does nothing, and return their ids."""
+        ids: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+        def vcpu() -> None:
+            ids.put(threading.get_native_id())
+            threading.Event().wait()
+
+        count = int(self.values["-smp"][0].split(",")[0].removeprefix("cpus="))
+        for _ in range(count):
+            threading.Thread(target=vcpu, daemon=True).start()
+        return [ids.get() for _ in range(count)]
 
     def _socket(self, name: str) -> socket.socket | None:
         for value in self.values.get("-chardev", []):
@@ -141,7 +157,7 @@ class Machine:
                 f"  TCP[HOST_FORWARD]  12       127.0.0.1 {port}       10.0.2.15    22     0     0\r\n"
             )
         if command == "query-cpus-fast":
-            return [{"cpu-index": 0, "thread-id": os.getpid()}]
+            return [{"cpu-index": index, "thread-id": thread} for index, thread in enumerate(self.vcpus)]
         if command == "query-status":
             return {"status": self.status, "running": self.status == "running"}
         return {}
@@ -203,6 +219,11 @@ class Machine:
         self.status = "io-error"
         self.event("BLOCK_IO_ERROR", {"device": "test", "reason": "No space left on device"})
         self.event("STOP", {})
+
+    def do_schedule(self) -> None:
+        for thread in self.vcpus:
+            policy, nice = os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
+            self.do_console(f"schedule {policy} {nice} {sorted(os.sched_getaffinity(thread))}\n")
 
     def do_exit(self, status: int) -> None:
         self.die(status)

@@ -15,6 +15,7 @@ from rig.model import (
     GuestState,
     Judgement,
     Kernel,
+    Perturbation,
     Side,
     Status,
     Tally,
@@ -204,6 +205,7 @@ trials = st.builds(
     guest=st.none() | guests,
     timing=st.builds(Timing, boot=seconds, workload=seconds, total=seconds),
     params=pairs(texts),
+    perturbation=st.none() | st.builds(Perturbation, kinds=many(texts), steps=numbers, stalled=seconds, note=texts),
 )
 tallies = st.builds(Tally, failures=st.integers(0, 9), trials=st.integers(0, 9))
 verdicts = st.builds(

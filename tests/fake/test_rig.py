@@ -23,9 +23,11 @@ import jsonschema
 import pytest
 from fakelinux import BREAKS, GOOD
 
+from rig import perturb
 from rig.results import SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
+CPUS = sorted(os.sched_getaffinity(0))
 WAIT = 120.0  # seconds; only a broken rig takes so long
 
 KTAP = "KTAP version 1\n1..2\n# counter rounds=500\nok 1 punch-private\nok 2 truncate-shared\n"
@@ -345,6 +347,60 @@ def test_a_trial_is_run_again_by_its_script(world: MakeWorld) -> None:
     assert done.returncode == 1, done.stderr
     assert "stale data after hole punch" in done.stdout
     assert list(trial.glob("rerun-1/trials/**/trial.json"))
+
+
+def watched(seconds: float) -> dict[str, Any]:
+    """A machine that tells how its threads are scheduled when the rig looks at it, has it work, and leaves it."""
+    made = machine(seconds=seconds)
+    for reply in made["replies"][:3]:
+        reply["then"] = "schedule"
+    return made
+
+
+def schedules(here: World) -> list[list[str]]:
+    """How the two vCPUs were scheduled before, at the end of, and after the workload of the patched kernel."""
+    log = (here.latest / "trials/patched/debug/small/race/tmpfs/0/console.log").read_text()
+    lines = [line for line in log.splitlines() if line.startswith("schedule ")]
+    return [lines[number : number + 2] for number in range(0, len(lines), 2)]
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: an ordinary user can change nothing")
+def test_threads_are_jittered_while_the_workload_runs_and_only_then(world: MakeWorld) -> None:
+    here = world(watched(1.0))
+    done = here.rig("test", "perturb.interval_ms=1", "perturb.length_ms=20")
+    assert done.returncode == 0, done.stderr
+    data = here.results()
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(data)
+    able = perturb.means()
+    for trial in data["trials"]:
+        assert trial["perturbation"]["kinds"] == sorted(able.means)
+        assert trial["perturbation"]["steps"] > 1
+        assert trial["perturbation"]["note"] == able.note
+    assert (f"vCPU jitter: {able.note}" in done.stderr) == bool(able.note)
+    before, _, after = schedules(here)
+    ours = f"schedule {os.sched_getscheduler(0)} {os.getpriority(os.PRIO_PROCESS, 0)} {CPUS}"
+    assert before == after == [ours, ours]
+    assert here.rig("rerun", str(here.latest / "trials/base/debug/small/race/tmpfs/0")).returncode == 0
+    (again,) = (json.loads(path.read_text())["trial"] for path in here.latest.glob("trials/**/rerun-1/**/trial.json"))
+    assert again["perturbation"]["kinds"] == sorted(able.means)
+
+
+def test_the_jitter_can_be_switched_off(world: MakeWorld) -> None:
+    here = world(watched(0.3))
+    done = here.rig("test", "perturb.jitter=false")
+    assert done.returncode == 0, done.stderr
+    data = here.results()
+    assert data["config"]["perturb"]["jitter"] is False
+    assert [trial["perturbation"] for trial in data["trials"]] == [None, None]
+    before, during, after = schedules(here)
+    assert before == during == after
+    config = here.latest / "config.json"
+    left = json.loads(config.read_text())
+    del left["perturb"]  # as a rig that knew no jitter left it
+    config.write_text(json.dumps(left))
+    assert here.rig("rerun", str(here.latest / "trials/base/debug/small/race/tmpfs/0")).returncode == 0
+    (again,) = (json.loads(path.read_text())["trial"] for path in here.latest.glob("trials/**/rerun-1/**/trial.json"))
+    assert again["perturbation"] is None
 
 
 def test_a_stack_is_tested_and_run_again_as_one_series(world: MakeWorld) -> None:

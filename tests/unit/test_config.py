@@ -63,6 +63,8 @@ def test_the_default_configuration_is_valid() -> None:
         (("workloads:", "sides: [base, pached]\nworkloads:"), "did you mean 'patched'?"),
         (("workloads:", "sides: []\nworkloads:"), "rig.yaml:3: sides: empty, expected at least one entry"),
         (("workloads:", "sides: [base, base]\nworkloads:"), "rig.yaml:3: sides: a side stands twice, expected each"),
+        (("workloads:", "perturb: {jiter: no}\nworkloads:"), "rig.yaml:3: perturb.jiter: unknown key, expected one of"),
+        (("workloads:", "perturb: {length_ms: 0}\nworkloads:"), "expected greater than or equal to 1"),
         (("machines:", "machines: ["), "not valid YAML"),
     ],
 )
@@ -159,3 +161,10 @@ def test_no_text_is_a_traceback(text: str) -> None:
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         with pytest.raises(ConfigError):
             load(path)
+
+
+def test_jitter_is_on_unless_it_is_switched_off(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    assert load(path).perturb.jitter
+    assert not load(path, ["perturb.jitter=false"]).perturb.jitter
+    assert load(path, ["perturb.length_ms=2.5"]).perturb.length_ms == 2.5

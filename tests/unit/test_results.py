@@ -135,8 +135,15 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_field_with_a_default_may_be_missing() -> None:
     data = to_json(made.trial())
-    del data["params"], data["timing"]
+    del data["params"], data["timing"], data["perturbation"]
     assert from_json(TrialResult, data) == dataclasses.replace(made.trial(), timing=Timing())
+
+
+def test_results_of_a_rig_that_did_not_perturb_fit_the_schema() -> None:
+    data = to_json(made.run(made.trial()))
+    for trial in data["trials"]:
+        del trial["perturbation"]
+    jsonschema.Draft202012Validator(schema()).validate(data)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
