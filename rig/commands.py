@@ -116,8 +116,6 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     # matrix={}: whatever the matrix left out, this cell was in it.
     fixed = [f"series={root / 'series'}", "matrix={}", f"select={plan['cell']}", f"seed={plan['seed']}"]
     fixed.append(f"budget={plan['budget']}")
-    if "perturb" not in json.loads((root / "config.json").read_text()):
-        fixed.append("perturb.jitter=false")  # the run is older than the jitter
     store = [] if any(word.startswith("store=") for word in overrides) else _store_of(root)
     config = load(root / "config.json", [*fixed, *store, *overrides])
     pipeline = Pipeline(config, Options(jobs=jobs), ui)

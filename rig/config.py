@@ -139,7 +139,7 @@ class Timeouts(Model):
 class Perturb(Model):
     """What the rig does to the schedule of a machine while a workload runs; see perturb.py."""
 
-    jitter: bool = Field(True, description="stall vCPU threads of the host at random, from the trial's seed")
+    jitter: bool = Field(False, description="stall vCPU threads of the host at random, from the trial's seed")
     interval_ms: float = Field(10, ge=1, le=10_000, description="mean pause between two stalls")
     length_ms: float = Field(10, ge=1, le=1000, description="the longest stall")
 

@@ -367,7 +367,7 @@ def schedules(here: World) -> list[list[str]]:
 @pytest.mark.skipif(len(CPUS) < 2, reason="one CPU: an ordinary user can change nothing")
 def test_threads_are_jittered_while_the_workload_runs_and_only_then(world: MakeWorld) -> None:
     here = world(watched(1.0))
-    done = here.rig("test", "perturb.interval_ms=1", "perturb.length_ms=20")
+    done = here.rig("test", "perturb.jitter=true", "perturb.interval_ms=1", "perturb.length_ms=20")
     assert done.returncode == 0, done.stderr
     data = here.results()
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(data)
@@ -385,22 +385,14 @@ def test_threads_are_jittered_while_the_workload_runs_and_only_then(world: MakeW
     assert again["perturbation"]["kinds"] == sorted(able.means)
 
 
-def test_the_jitter_can_be_switched_off(world: MakeWorld) -> None:
+def test_without_jitter_threads_are_left_alone(world: MakeWorld) -> None:
     here = world(watched(0.3))
-    done = here.rig("test", "perturb.jitter=false")
+    done = here.rig("test")
     assert done.returncode == 0, done.stderr
     data = here.results()
-    assert data["config"]["perturb"]["jitter"] is False
     assert [trial["perturbation"] for trial in data["trials"]] == [None, None]
     before, during, after = schedules(here)
     assert before == during == after
-    config = here.latest / "config.json"
-    left = json.loads(config.read_text())
-    del left["perturb"]  # as a rig that knew no jitter left it
-    config.write_text(json.dumps(left))
-    assert here.rig("rerun", str(here.latest / "trials/base/debug/small/race/tmpfs/0")).returncode == 0
-    (again,) = (json.loads(path.read_text())["trial"] for path in here.latest.glob("trials/**/rerun-1/**/trial.json"))
-    assert again["perturbation"] is None
 
 
 def test_a_stack_is_tested_and_run_again_as_one_series(world: MakeWorld) -> None:

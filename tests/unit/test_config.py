@@ -163,8 +163,8 @@ def test_no_text_is_a_traceback(text: str) -> None:
             load(path)
 
 
-def test_jitter_is_on_unless_it_is_switched_off(tmp_path: Path) -> None:
+def test_jitter_is_off_unless_it_is_switched_on(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    assert load(path).perturb.jitter
-    assert not load(path, ["perturb.jitter=false"]).perturb.jitter
+    assert not load(path).perturb.jitter
+    assert load(path, ["perturb.jitter=true"]).perturb.jitter
     assert load(path, ["perturb.length_ms=2.5"]).perturb.length_ms == 2.5
