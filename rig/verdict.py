@@ -166,7 +166,7 @@ def _compare(sighting: _Sighting, tallies: _Tallies) -> FindingVerdict:
 
 
 def _explain(judgement: Judgement, base: Tally, patched: Tally, p_value: float) -> str:
-    numbers = f"patched {patched}, base {base}, p = {_p(p_value)}"
+    numbers = f"patched {patched}, base {base}, {_p(p_value)}"
     sure = p_value < SIGNIFICANT
     if not base.trials:
         return f"patched {patched}, no base trial to compare with: it may be older than the series"
@@ -189,11 +189,13 @@ def _explain_failed(base: Tally, patched: Tally) -> str:
         return f"patched {patched}, no base trial to compare with"
     p_value = fisher(patched.failures, patched.trials, base.failures, base.trials)
     chance = "not by chance" if p_value < SIGNIFICANT else "which may be chance, more trials would tell"
-    return f"patched {patched}, base {base}, p = {_p(p_value)}: {chance}"
+    return f"patched {patched}, base {base}, {_p(p_value)}: {chance}"
 
 
 def _p(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}" if value >= 0.0001 else "< 0.0001"
+    if value < 0.0001:
+        return "p < 0.0001"
+    return f"p = {value:.2f}" if value >= 0.01 else f"p = {value:.1g}"
 
 
 def _failed(trials: Sequence[TrialResult], tallies: _Tallies) -> tuple[Tally, Tally]:

@@ -88,6 +88,12 @@ def test_many_crashes_are_no_luck() -> None:
     assert "not by chance" in found.sentence
 
 
+@pytest.mark.parametrize(("number", "words"), [(4, "p = 0.01"), (6, "p = 0.001"), (8, "p < 0.0001")])
+def test_a_p_value_is_told_as_people_write_it(number: int, words: str) -> None:
+    found = only(crashes(PATCHED, number) + passes(BASE, number))
+    assert found.sentence.startswith(f"patched {number}/{number}, base 0/{number}, {words}: ")
+
+
 def test_on_both_sides_alike_is_known() -> None:
     found = only([*crashes(BASE, 2), *passes(BASE, 2, start=2), *crashes(PATCHED, 3), *passes(PATCHED, 1, start=3)])
     assert found.judgement is Judgement.KNOWN
