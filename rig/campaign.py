@@ -38,7 +38,7 @@ def open_lab(
         disks=pipeline.disks,
         accelerator=accelerator.name,
         stop=stop,
-        able=perturb.means(),
+        able=perturb.means() if pipeline.config.perturb.jitter else perturb.NOTHING,
         rig=pipeline.options.rig,
     )
     return lab, accelerator
@@ -81,7 +81,7 @@ class Campaign:
         """Run what is not done yet; returns all trials and what ran the machines."""
         threading.Thread(target=guest.preload, daemon=True).start()
         lab, accelerator = open_lab(self.pipeline, self.folder.path, self.kernels, self._stop)
-        if self.config.perturb.jitter and lab.able.note:
+        if lab.able.note:
             self.ui.stage("perturb", f"vCPU jitter: {lab.able.note}")
         specs = self._specs()
         self._total = len(specs)

@@ -57,6 +57,10 @@ class Able:
     note: str = ""  # what is missing, and why
 
 
+#: Nobody asked.
+NOTHING = Able(means=frozenset())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """A stall. vCPUs are counted from 0, in any order of the threads that stays the same."""

@@ -16,6 +16,9 @@ from rig.model import Status
 #: The cells that tell whether a kernel is of any use.
 SMOKE = "*/smp4/fault-stress/tmpfs"
 
+#: What to put on the command line for the smoke trials of a series, and nothing else.
+SMOKE_TRIALS = ("matrix={}", f"select={SMOKE}", "budget=3", "trials=1", "sides=[patched]")
+
 Flavours = Mapping[str, tuple[str, ...]]  # with their fragments
 
 

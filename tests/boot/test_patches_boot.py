@@ -61,9 +61,8 @@ def test_a_series_is_clean_under_checkpatch(checkpatch: Path, subject: Subject) 
 
 def debug_only(store: Path, *overrides: str) -> Config:
     """Return the default configuration cut down to one smoke trial of a debug kernel, without the base."""
-    smoke = prefixes.SMOKE.replace("*", "debug", 1)
-    cut = ["matrix={}", f"select={smoke}", "trials=1", "budget=3", "sides=[patched]"]
-    return load(ROOT / "rig.yaml", [f"store={store}", *cut, *overrides])
+    cut = f"select={prefixes.SMOKE.replace('*', 'debug', 1)}"
+    return load(ROOT / "rig.yaml", [f"store={store}", *prefixes.SMOKE_TRIALS, cut, *overrides])
 
 
 def unrecorded_prefixes() -> Iterator[tuple[str, tuple[str, ...]]]:
