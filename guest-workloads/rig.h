@@ -768,9 +768,78 @@ static inline bool rig_pread_all(int fd, void *buf, size_t len, off_t offset)
 	return true;
 }
 
-/* ---- stamps ---- */
+/* ---- what the kernel counts and shows ---- */
 
 #define RIG_PAGE	4096ul
+
+/* The value of a line `name value` or `name: value kB`, or -1 when there is none. */
+static inline int64_t rig_stat(const char *path, const char *name)
+{
+	size_t len = strlen(name);
+	int64_t value = -1;
+	char line[256];
+	FILE *f = fopen(path, "re");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (strncmp(line, name, len) || (line[len] != ' ' && line[len] != ':'))
+			continue;
+		value = strtoll(line + len + 1, NULL, 10);
+		break;
+	}
+	if (f)
+		fclose(f);
+	return value;
+}
+
+/* An event counter of /proc/vmstat since boot; 0 where the kernel has none of that name. */
+static inline uint64_t rig_vmstat(const char *name)
+{
+	int64_t value = rig_stat("/proc/vmstat", name);
+
+	return value < 0 ? 0 : value;
+}
+
+#define RIG_PAGEMAP_PRESENT	(1ull << 63)
+#define RIG_PAGEMAP_SWAP	(1ull << 62)
+#define RIG_PAGEMAP_FILE	(1ull << 61)
+#define RIG_PAGEMAP_PFN		((1ull << 55) - 1)
+
+/* The /proc/self/pagemap entry of an address (Documentation/admin-guide/mm/pagemap.rst); 0 when it cannot be read. */
+static inline uint64_t rig_pagemap(const void *addr)
+{
+	static __thread int fd = -1;
+	static __thread pid_t owner;
+	uint64_t entry = 0;
+
+	if (owner != getpid()) {	/* a child must not look into its parent's */
+		fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+		owner = getpid();
+	}
+	if (fd < 0 || pread(fd, &entry, sizeof(entry), (uintptr_t)addr / RIG_PAGE * 8) != sizeof(entry))
+		return 0;
+	return entry;
+}
+
+/*
+ * Swap on zram, made once per boot and left on: the machine ends with the
+ * trial. Returns why there is none, or NULL.
+ */
+static inline const char *rig_swap_on(uint64_t bytes)
+{
+	char text[32];
+
+	if (rig_stat("/proc/meminfo", "SwapTotal") > 0)
+		return NULL;
+	snprintf(text, sizeof(text), "%" PRIu64, bytes);
+	if (!rig_write_text("/sys/block/zram0/disksize", text))
+		return "no zram device";
+	if (system("mkswap /dev/zram0 >/dev/null 2>&1 && swapon /dev/zram0 >/dev/null 2>&1"))
+		return "swapon fails";
+	return NULL;
+}
+
+/* ---- stamps ---- */
+
 #define RIG_MAGIC	0x7269672d70616765ull
 
 enum rig_end { RIG_HEAD, RIG_TAIL, RIG_ENDS };
