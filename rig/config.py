@@ -108,6 +108,7 @@ class Workload(Model):
     run: Name = ""
     args: Mapping[str, str | int | float] = Field(default_factory=dict)
     filesystems: tuple[Filesystem, ...] = Field(("tmpfs",), min_length=1)
+    races: Words = Field((), description="which it drives: names of races.py")
 
 
 class Pattern(Model):
