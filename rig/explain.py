@@ -1,7 +1,7 @@
 """Says who can see what a cell's workload drives: races (races.py) against the kernel and the machine that were chosen.
 
-What a flavour has is read from its Kconfig fragments. They are laid over allnoconfig, and what they ask for is what comes
-out or the build stops (kconfig.py); what a fragment selects without naming it is not known here.
+What a flavour has is read from its Kconfig fragments. They are laid over allnoconfig, and what they ask for is what
+comes out, or the build stops (kconfig.py); what a fragment selects without naming it is not known here.
 """
 
 from __future__ import annotations
@@ -105,20 +105,33 @@ def report(cells: Sequence[Cell], config: Config) -> tuple[str, ...]:
             everywhere.setdefault(one.race.name, []).append(one)
             lines.append(f"  {one.race.name:<15} {one.race.about}")
             lines.append(f"  {'':<15} seen by {', '.join(one.seen_by) or 'nobody'}")
-            lines += [f"  {'':<15} not by {name}, which {why}" for name, why in one.blind]
+            lines += [f"  {'':<15} not by {', '.join(names)}: {why}" for why, names in _by_reason(one.blind).items()]
         lines += [f"  WARNING: {one.warning}" for one in sights if one.warning]
-    return (*lines, "", *_over_all(everywhere))
+    return (*lines, *([""] if (last := _over_all(everywhere)) else []), *last)
+
+
+def _by_reason(blind: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for name, why in blind:
+        reasons.setdefault(why, []).append(name)
+    return reasons
 
 
 def _over_all(everywhere: Mapping[str, Sequence[Sight]]) -> list[str]:
-    """What none of the cells asks for: an oracle that another flavour or machine would bring."""
-    lines = []
-    for name, sights in everywhere.items():
-        if all(one.hindered for one in sights):
-            lines.append(f"WARNING: no cell can have the race {name}: {', '.join(sights[0].hindered)}")
-        asked = {oracle_name for one in sights for oracle_name in one.seen_by}
-        why = {oracle_name: reason for one in sights for oracle_name, reason in one.blind if oracle_name not in asked}
-        lines += [f"{name}: no cell has {oracle_name}, which {reason}" for oracle_name, reason in why.items()]
+    """What none of the cells has: a race that cannot happen, and an oracle that another flavour would bring."""
+    lines = [
+        f"WARNING: no cell can have the race {name}: {', '.join(sights[0].hindered)}"
+        for name, sights in everywhere.items()
+        if all(one.hindered for one in sights)
+    ]
+    for watcher in ORACLES:
+        races = [name for name, sights in everywhere.items() if watcher.name in sights[0].race.oracles]
+        seen = any(watcher.name in one.seen_by for sights in everywhere.values() for one in sights)
+        if races and not seen:
+            reasons = [
+                why for name in races for one in everywhere[name] for who, why in one.blind if who == watcher.name
+            ]
+            lines.append(f"no cell has {watcher.name} ({min(reasons, key=len)}), which would see {', '.join(races)}")
     return lines
 
 

@@ -264,8 +264,7 @@ class _Session:
 
     def _audit(self, guest: Guest, after: sample.Sample, *, unmounted: bool) -> None:
         """Look again at what seems to be left over until it is gone, or there is no more patience."""
-        assert self.state is not None
-        found = audit.judge(self._before, after, self.state.cpus, unmounted=unmounted)
+        found = audit.judge(self._before, after, unmounted=unmounted)
         for _ in range(audit.LOOKS - 1):
             if not found:
                 break
@@ -273,9 +272,9 @@ class _Session:
             if not again.ok:
                 return  # the machine went down, which is told elsewhere
             after = sample.parse(again.stdout)
-            found = audit.judge(self._before, after, self.state.cpus, unmounted=unmounted)
+            found = audit.judge(self._before, after, unmounted=unmounted)
         if found:
-            pages = audit.residue(after) - audit.residue(self._before)
+            pages = audit.residue(after)
             found = audit.with_owners(found, guest.run(audit.owners(pages), self.spec.workload_timeout).stdout)
         self._audited = found
         write_atomically(self.folder / "audit.json", json.dumps(audit.as_json(self._before, after), indent=1) + "\n")
