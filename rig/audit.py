@@ -106,7 +106,7 @@ def judge(before: Sample, after: Sample, *, unmounted: bool = True) -> tuple[Fin
             )
     if unmounted:
         found += [leak for gauge in GAUGES if (leak := _judge_gauge(gauge, before, after))]
-    return (*found, *_judge_pool(before, after))
+    return (*found, *_judge_signs(before, after), *_judge_pool(before, after))
 
 
 def _judge_gauge(gauge: Gauge, before: Sample, after: Sample) -> Finding | None:
@@ -115,6 +115,13 @@ def _judge_gauge(gauge: Gauge, before: Sample, after: Sample) -> Finding | None:
     if gained <= gauge.slack:
         return None
     return _leak(gauge.heading, [f"{name}: {before[name]} before, {after[name]} after" for name in names])
+
+
+def _judge_signs(before: Sample, after: Sample) -> Iterable[Finding]:
+    """A counter may be negative for a moment, between two CPUs; one that stays so was lowered too often."""
+    for name in after:
+        if name.startswith("negative_") and name not in before:
+            yield _leak(f"vmstat counter {name.removeprefix('negative_')} is negative", [f"it is -{after[name]}"])
 
 
 def _judge_pool(before: Sample, after: Sample) -> Iterable[Finding]:

@@ -193,6 +193,13 @@ def test_pages_that_are_left_over_are_a_regression(world: MakeWorld) -> None:
     assert looks["residue"] == [0, 500]
 
 
+def test_a_workload_that_did_not_run_leaves_nothing_to_audit(world: MakeWorld) -> None:
+    made = world(machine("KTAP version 1\nBail out! no space\n", status=99, left=counters(nr_inactive_file=500)))
+    assert made.rig("test").returncode == 4
+    assert made.statuses() == ["LOST"]
+    assert not any(trial["findings"] for trial in made.results()["trials"])
+
+
 def test_what_the_kernel_did_is_recorded_and_may_be_needed(world: MakeWorld) -> None:
     made = world(machine())
     assert made.rig("test", "workloads.race.needs={pgfault: 900}").returncode == 0

@@ -84,6 +84,12 @@ def test_a_gauge_that_stays_high_is_seen_and_one_within_its_slack_is_not(gauge: 
     assert titles(before, after, unmounted=False) == []
 
 
+def test_a_counter_that_stays_negative_is_seen_if_it_was_not_before() -> None:
+    negative = {**AFTER, "nr_mapped": 0, "negative_nr_mapped": 3}
+    assert titles(BEFORE, negative) == ["vmstat counter nr_mapped is negative"]
+    assert titles(negative, negative) == []
+
+
 @pytest.mark.parametrize("name", audit.POOL)
 @pytest.mark.parametrize("gain", [-1, 1])
 def test_the_pool_of_huge_pages_is_exact(name: str, gain: int) -> None:

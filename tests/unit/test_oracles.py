@@ -278,6 +278,12 @@ def test_rule(evidence: Evidence, status: Status, reason: str, kinds: list[str])
     assert [finding.kind for finding in ruling.findings] == kinds
 
 
+def test_memory_that_a_splat_explains_is_its_echo() -> None:
+    alone, beside = judge(replace(GOOD, audit=(LEAK,))), judge(replace(GOOD, audit=(LEAK,), console=(splat(),)))
+    assert [finding.echo for finding in alone.findings] == [False]
+    assert [finding.echo for finding in beside.findings] == [False, True]
+
+
 def test_every_rule_is_used_by_the_table() -> None:
     used = {next(i for i, rule in enumerate(RULES) if rule(row[1])) for row in TABLE}
     assert used == set(range(len(RULES)))
