@@ -72,7 +72,7 @@ static const struct race races[] = {
 	{ "direct-private", OP_DIRECT, false, false, 8 },
 	{ "truncate-private", OP_TRUNCATE, false, false, 2 },
 	{ "extend-private", OP_EXTEND, false, false, 2 },
-	{ "truncate-cow", OP_TRUNCATE, false, true, 1 },
+	{ "truncate-cow", OP_TRUNCATE, false, true, 3 },
 	{ "punch-shared", OP_PUNCH, true, false, 2 },
 	{ "direct-shared", OP_DIRECT, true, false, 2 },
 	{ "truncate-shared", OP_TRUNCATE, true, false, 1 },
@@ -177,6 +177,7 @@ struct reader {
 	struct mapper *mapper;
 	unsigned int nr;
 	char *base;		/* where page `align` of the file is mapped */
+	unsigned int writes;	/* percent of the accesses of this sweep that write a private copy */
 	struct rig_rng rng;
 	uint64_t counts[NR_COUNTERS];
 };
@@ -297,7 +298,7 @@ static void check_page(struct reader *r, uint64_t index)
 {
 	struct group *g = r->mapper->group;
 	char *page = r->base + (index - plan.align) * RIG_PAGE;
-	bool write = race->cow && !rig_below(&r->rng, 4);
+	bool write = rig_below(&r->rng, 100) < r->writes;
 	struct rig_stamp seen[RIG_ENDS];
 	uint64_t dead[RIG_ENDS], shrinks, valid;
 	uint32_t seq;
@@ -347,6 +348,7 @@ static void touch(struct reader *r)
 
 static void sweep(struct reader *r)
 {
+	static const unsigned int cow_writes[] = { 25, 100, 100 };
 	struct group *g = r->mapper->group;
 	uint64_t hold = rig_load(&g->quiet);
 	uint32_t seq;
@@ -355,7 +357,10 @@ static void sweep(struct reader *r)
 	if (!hold)
 		drop(r);
 	seq = rig_load(&g->seq);
+	/* one read maps its neighbours, and what is mapped is copied elsewhere than in do_cow_fault() */
+	r->writes = race->cow ? rig_pick(&r->rng, cow_writes) : 0;
 	touch(r);
+	r->writes = 0;
 	r->counts[C_SWEEPS]++;
 	/* Only a removal leaves something to see: without one, go and meet the next. */
 	if (!hold && !(seq & 1) && rig_load(&g->seq) == seq)
