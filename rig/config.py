@@ -247,10 +247,12 @@ def _parse(text: str, name: str, hint: str = KEY_HELP) -> tuple[Any, _Positions]
 
 
 def _value(text: str, override: str) -> Any:
-    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` is none)."""
+    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` and `[*/xfs, a]`)."""
     try:
         return _parse(text, f"command line: {override}")[0]
     except ConfigError:
+        if match := re.fullmatch(r"\[([^][{}\"']*)\]", text.strip()):
+            return [word.strip() for word in match[1].split(",")]
         if text.lstrip().startswith(("[", "{", '"', "'")):
             raise
         return text
