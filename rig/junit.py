@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rig.coverage import least
 from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
 from rig.results import Run
 from rig.signature import signature
@@ -274,6 +275,7 @@ def _properties(run: Run, trials: Sequence[TrialResult]) -> dict[str, str]:
         "rig.version": run.rig_version,
         "run": run.id,
     }
+    properties |= {f"coverage.{name}": str(count) for name, count in least(trial.coverage for trial in trials)}
     return properties | (_guest_properties(guest) if guest else {"cpus": "unknown"})
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from rig import ktap, oracles, results
+from rig import audit, coverage, ktap, oracles, results, sample
 from rig.clock import Deadline, Stopwatch, now
 from rig.config import Machine, Perturb, Workload
 from rig.guest import Guest, GuestRun, NoAnswerError, reach
@@ -29,6 +29,9 @@ from rig.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
 
 #: A kernel that printed a fatal splat and still runs is ended after this many seconds, its last words kept.
 LAST_WORDS = 5.0
+
+#: Between the parts of what is printed when a trial is over.
+_MARK = "rig-mark"
 
 
 class Interrupted(Exception):
@@ -138,6 +141,7 @@ def run(spec: TrialSpec, lab: Lab, *, on_line: Callable[[str], None] = lambda _:
         timing=replace(session.timing, total=watch.elapsed),
         params=evidence.ktap.params if evidence.ktap else (),
         perturbation=session.perturbation,
+        coverage=evidence.coverage,
     )
     results.write_trial(folder, result)
     return result
@@ -161,6 +165,9 @@ class _Session:
         self._last_words: Deadline | None = None
         self._listening = True  # to the console; what the rig itself makes the kernel print accuses nobody
         self._taint_after: int | None = None
+        self._before: sample.Sample = {}
+        self._coverage: coverage.Coverage = ()
+        self._audited: tuple[Finding, ...] = ()
         self._hung = False  # a command in the guest was not done by its deadline, and the machine lives
         self._run: GuestRun | None = None
 
@@ -206,6 +213,8 @@ class _Session:
                 self._ask_where_it_hangs(vm)
             return
         self.timing = Timing(boot=vm.watch.elapsed)
+        looked = guest.run(f"{sample.DRAIN}; {sample.LOOK}; {sample.start_counting()}", self.spec.workload_timeout)
+        self._before = sample.parse(looked.stdout)
         with (self.folder / "ktap.log").open("w", encoding="utf-8") as log:
 
             def line(text: str) -> None:
@@ -232,16 +241,43 @@ class _Session:
         return Jitter(vm.pid, vm.vcpu_threads, self.lab.able, self.spec.seed, interval=interval, length=length)
 
     def _leave(self, vm: Vm, guest: Guest) -> None:
-        """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed."""
-        done = guest.run(
-            "umount /mnt/test; echo 3 >/proc/sys/vm/drop_caches; cat /proc/sys/kernel/tainted",
-            self.spec.workload_timeout,
-        )
-        words = done.stdout.split()
+        """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed.
+
+        What the workload made the kernel do is read before that, and what it left behind after it.
+        """
+        parts = (f"{sample.stop_counting()}; {sample.LOOK}", audit.CLEAR, sample.LOOK)
+        done = guest.run(f"; echo {_MARK}; ".join(parts), self.spec.workload_timeout)
+        if done.timed_out:
+            self._ask_where_it_hangs(vm)
+            return
+        worked, _, rest = done.stdout.partition(f"{_MARK}\n")
+        cleared, _, left = rest.partition(f"{_MARK}\n")
+        self._coverage = coverage.gained(self._before, sample.parse(worked))
+        words = cleared.split()
         if words and words[-1].isdigit():
             self._taint_after = int(words[-1])
-        elif done.timed_out:
-            self._ask_where_it_hangs(vm)
+        if done.ok and not self._scanner.fatal:
+            self._audit(guest, sample.parse(left), unmounted="umount:" not in done.stderr)
+            if "kmemleak" in words:
+                lost = guest.run(audit.SCAN, audit.SCAN_SECONDS + self.spec.workload_timeout)
+                self._audited += audit.lost_objects(lost.stdout)
+
+    def _audit(self, guest: Guest, after: sample.Sample, *, unmounted: bool) -> None:
+        """Look again at what seems to be left over until it is gone, or there is no more patience."""
+        found = audit.judge(self._before, after, unmounted=unmounted)
+        for _ in range(audit.LOOKS - 1):
+            if not found:
+                break
+            again = guest.run(audit.AGAIN, self.spec.workload_timeout)
+            if not again.ok:
+                return  # the machine went down, which is told elsewhere
+            after = sample.parse(again.stdout)
+            found = audit.judge(self._before, after, unmounted=unmounted)
+        if found:
+            pages = audit.residue(after)
+            found = audit.with_owners(found, guest.run(audit.owners(pages), self.spec.workload_timeout).stdout)
+        self._audited = found
+        write_atomically(self.folder / "audit.json", json.dumps(audit.as_json(self._before, after), indent=1) + "\n")
 
     def _ask_where_it_hangs(self, vm: Vm) -> None:
         """Put the blocked tasks and the backtraces of all CPUs on the console: a hang must not be silent."""
@@ -270,6 +306,9 @@ class _Session:
             console=in_order(self._findings),
             taint_before=self.state.taint if self.state else None,
             taint_after=self._taint_after,
+            audit=self._audited,
+            coverage=self._coverage,
+            needs=self.spec.workload.needs,
             note="; ".join(notes),
         )
 
