@@ -154,6 +154,7 @@ class TrialResult:
     timing: Timing = Timing()
     params: tuple[tuple[str, str], ...] = ()  # what the workload drew from the seed
     perturbation: Perturbation | None = None  # switched off, or the workload never ran
+    first_finding: float | None = None  # seconds from the workload's start until the host saw the first finding
 
 
 class Judgement(StrEnum):
