@@ -203,12 +203,11 @@ def sentence(summary: Summary) -> str:
 def lines(check: Selfcheck) -> list[str]:
     """Return the selfcheck for people: a line for each control, and the numbers last."""
     names = [*(one.name for one in check.controls), *(one.name for one in check.goods)]
+    names += [one.crash for one in check.console]
     width = max(map(len, names), default=0)
     said = [control_line(one, width) for one in check.controls]
     said += [good_line(one, width) for one in check.goods]
-    for crash in check.console:
-        verdict = "seen" if crash.ok else "NOT SEEN RIGHT"
-        said.append(f"{verdict:<10} {crash.crash:<{width}}  {crash.kind or '-'}: {crash.title or crash.reason}")
+    said += [console_line(one, width) for one in check.console]
     return [*said, "", sentence(check.summary)]
 
 
@@ -225,6 +224,13 @@ def control_line(one: Hunted, width: int = 0) -> str:
     used = sum(hunt.seconds for hunt in one.hunts)
     others = [f"{other.oracle}: {other.title} ({other.cell})" for hunt in one.hunts for other in hunt.others]
     return f"{head}{used:5.1f} s used{of}, {trials} trials" + (f": {others[0]}" if others else "")
+
+
+def console_line(one: Provoked, width: int = 0) -> str:
+    """Return what the console oracles made of a crash on purpose, in one line."""
+    seen = f"{one.kind}: {one.title}" if one.title else one.kind
+    text = seen if one.ok else f"{seen or 'nothing'}: {one.reason}"
+    return f"{'seen' if one.ok else 'NOT SEEN':<10} {one.crash:<{width}}  {text}"
 
 
 def good_line(one: Cleared, width: int = 0) -> str:

@@ -121,7 +121,10 @@ def selfcheck_xml(check: Selfcheck) -> str:
         case(one.crash, "console", "" if one.ok else one.reason, f"{one.kind}: {one.title}") for one in check.console
     ]
     suites = [(name, cases) for name, cases in (("controls", bad), ("innocents", good), ("console", crashes)) if cases]
-    return _document([TestSuite(name, cases, timestamp=_xml(check.started)) for name, cases in suites])
+    facts = {"accelerator": check.accelerator, "base": check.base, "rig.version": check.rig_version, "run": check.id}
+    properties = {name: _xml(value) for name, value in facts.items()}
+    stamp = _xml(check.started)
+    return _document([TestSuite(name, cases, timestamp=stamp, properties=properties) for name, cases in suites])
 
 
 # -- what goes together -----------------------------------------------------------------------------------------------

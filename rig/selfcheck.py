@@ -19,34 +19,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rig import __version__, campaign, controls, detection, guest, hunt, junit, results, runs, schedule
+from rig import __version__, campaign, controls, detection, guest, hunt, junit, lkdtm, results, runs, schedule, tally
 from rig.campaign import attempt, spec_of
 from rig.clock import now
 from rig.config import Config
-from rig.detection import Cleared, Hunt, Hunted, Outcome, Provoked, Selfcheck, Sighting
+from rig.detection import Cleared, Hunt, Hunted, Provoked, Selfcheck
 from rig.errors import BuildError, ConfigError, SeriesError
-from rig.model import Finding, Kernel, Side, Status, TrialResult
+from rig.model import Kernel, Side, TrialResult
 from rig.pipeline import Options, Pipeline
 from rig.series import Series
 from rig.store import write_atomically
 from rig.subjects import PATCHES, Subject, subjects
+from rig.tally import Tally
 from rig.trial import Interrupted, Lab, TrialSpec
 from rig.ui import Ui
-from rig.verdict import causes
+from rig.verdict import counts
 
-FOLDER, RESULT, HUNT = "selfcheck", "selfcheck.json", "hunt.json"
+FOLDER, RESULT, HUNT, PROVOKED = "selfcheck", "selfcheck.json", "hunt.json", "provoked.json"
 BASE, CONSOLE = "base", "console"
+
+T = TypeVar("T")
 
 #: Seeds of one hunt and of the next are so far apart.
 STRIDE = 1000
-
-#: A control that shows other findings so often is caught otherwise, and no more time is spent on it.
-OTHERS = 6
-
-#: Of a trial: below that many seconds there is no point in starting a machine.
-LEAST = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +149,7 @@ class _Check:
                     origin, folder.path, next(iter(origin.built(0).values())), self._stop
                 )
                 self._all(folder.path, lab, origin)
-                console = self._console(folder.path, origin) if self.wanted.console else ()
+                console = self._console(folder.path, lab, origin) if self.wanted.console else ()
                 done = self._collect(folder, base.commit, accelerator.name, accelerator.reason, console)
                 write(folder.path, done)
             finally:
@@ -208,7 +205,7 @@ class _Check:
         home = path / "controls" / control.name
         hunts: list[Hunt] = []
         reason = ""
-        kept = [_read_hunt(home / str(number)) for number in range(self.config.selfcheck.seeds)]
+        kept = [_read(home / str(number) / HUNT, Hunt) for number in range(self.config.selfcheck.seeds)]
         try:
             pipeline = None if all(kept) else self._pipeline(subject)
             for number, known in enumerate(kept):
@@ -241,24 +238,22 @@ class _Check:
             for name, workload in config.workloads.items()
         }
         first = config.seed + STRIDE * number
-        tally = _Tally(config.selfcheck.limit, config.budget)
+        used = Tally(config.selfcheck.limit, config.budget)
         for cell in hunt.rotation(pipeline.cells, weights):
-            if tally.over or len(tally.useless) == len(pipeline.cells):
+            if used.over or len(used.useless) == len(pipeline.cells):
                 break
-            if cell.id in tally.useless:
+            if cell.id in used.useless:
                 continue
             spec = replace(
-                spec_of(
-                    config, kernels[cell.flavour], cell, Side.PATCHED, index=tally.trials, seed=first + tally.trials
-                ),
-                budget=tally.budget,
+                spec_of(config, kernels[cell.flavour], cell, Side.PATCHED, index=used.trials, seed=first + used.trials),
+                budget=used.budget,
                 wanted=control.signature,
                 stop_on_finding=True,
             )
-            result = self._trial(spec, lab, f"{control.name} ({tally.used:.0f} of {tally.limit:g} s used)")
+            result = self._trial(spec, lab, f"{control.name} ({used.used:.0f} of {used.limit:g} s used)")
             where = runs_at.relative_to(path)
-            tally.take(result, control.sees, where)
-        done = tally.hunt(first)
+            used.take(result, control.sees, where)
+        done = used.hunt(first)
         write_atomically(runs_at / HUNT, json.dumps(results.to_json(done), indent=1) + "\n")
         return done
 
@@ -294,26 +289,49 @@ class _Check:
         side = Side.PATCHED if subject else Side.BASE
         cells = pipeline.cells
         done: list[TrialResult] = []
-        while sum(_counts(one) for one in done) < per and len(done) < 2 * per:
+        while sum(counts(one) for one in done) < per and len(done) < 2 * per:
             turn = number * per + len(done)
             cell = cells[turn % len(cells)]
             config, kernel = pipeline.config, kernels[cell.flavour]
             spec = spec_of(config, kernel, cell, side, index=len(done), seed=config.seed + turn)
-            spec = replace(spec, stop_on_finding=True)
             result = _kept(spec, lab, kernel)
             try:
                 done.append(result or self._trial(spec, lab, f"{name} ({len(done)} of {per})"))
             except Interrupted:
                 return
-        cleared = _cleared(name, key, done, home.relative_to(path))
+        cleared = tally.cleared(name, key, done, home.relative_to(path))
         self._cleared[name] = cleared
         self._number += 1
         self.ui.say(f"  [{self._number}/{self._total}] {detection.good_line(cleared)}")
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 
-    def _console(self, path: Path, origin: Pipeline) -> tuple[Provoked, ...]:
-        return ()
+    def _console(self, path: Path, lab: Lab, origin: Pipeline) -> tuple[Provoked, ...]:
+        """Crash machines on purpose, on a kernel of the first flavour that can be asked to."""
+        words = next(iter(self.config.flavours.values()))
+        flavours = {lkdtm.FRAGMENT: tuple(dict.fromkeys((*words, lkdtm.FRAGMENT)))}
+        config = origin.config.model_copy(update={"flavours": flavours, "select": ("*",)})
+        kernel = Pipeline(config, self.options, self.ui).built(0)[lkdtm.FRAGMENT]
+        self.ui.stage(CONSOLE, f"{len(lkdtm.CRASHES)} crashes on purpose")
+        done: dict[str, Provoked] = {}
+
+        def one(crash: lkdtm.Crash) -> None:
+            home = path / CONSOLE / crash.name
+            known = _read(home / PROVOKED, Provoked)
+            if known is None:
+                self.ui.progress(f"{CONSOLE}: {crash.name}")
+                try:
+                    known = lkdtm.provoke(crash, kernel, lab, home, self.config.timeouts.boot)
+                except Interrupted:
+                    return
+                known = replace(known, evidence=str(home.relative_to(path)))
+                write_atomically(home / PROVOKED, json.dumps(results.to_json(known), indent=1) + "\n")
+            done[crash.name] = known
+            self.ui.say(f"  {detection.console_line(known)}")
+
+        count = schedule.slots(self.options.jobs, (lkdtm.MACHINE.cpus,))
+        schedule.execute(lkdtm.CRASHES, one, count=count, stop=self._stop)
+        return tuple(done[crash.name] for crash in lkdtm.CRASHES)
 
     def _collect(
         self, folder: runs.RunFolder, base: str, accelerator: str, reason: str, console: tuple[Provoked, ...]
@@ -337,91 +355,6 @@ class _Check:
         )
 
 
-class _Tally:
-    """What a hunt has used and seen so far."""
-
-    def __init__(self, limit: float, budget: float) -> None:
-        self.limit = limit
-        self._budget = budget
-        self.used = 0.0
-        self.trials = 0
-        self.lost = 0
-        self.inconclusive = 0
-        self.found: Sighting | None = None
-        self.others: dict[str, Sighting] = {}
-        self.cells: list[str] = []
-        self.useless: set[str] = set()  # cells that say nothing
-        self._with_others = 0
-
-    @property
-    def budget(self) -> float:
-        """Seconds of the next trial."""
-        return min(self._budget, self.limit - self.used)
-
-    @property
-    def over(self) -> bool:
-        """Whether the hunt has come to its end. Trials that crash at once use next to no time, and end as well."""
-        spent = self.limit - self.used < LEAST or self.trials >= 3 * self.limit / self._budget + OTHERS
-        return self.found is not None or spent or self._with_others >= OTHERS
-
-    def take(self, result: TrialResult, sees: Any, where: Path) -> None:
-        """Take a trial into account; `where` is what its evidence is relative to."""
-        self.trials += 1
-        self.cells.append(result.cell.id)
-        sightings = [(finding, _sighting(result, finding, where)) for finding in result.findings]
-        match = next((sighting for finding, sighting in sightings if sees(finding.title)), None)
-        if match is not None:
-            self.found = match
-            self.used += result.timing.workload if result.first_finding is None else result.first_finding
-            return
-        self.used += max(result.timing.workload, result.first_finding or 0.0)
-        self.inconclusive += result.status is Status.INCONCLUSIVE
-        if result.status in (Status.LOST, Status.SKIP):
-            self.lost += 1
-            self.useless.add(result.cell.id)
-        blamed = {finding.signature for finding in causes(result)}
-        mine = [sighting for finding, sighting in sightings if finding.signature in blamed]
-        self._with_others += bool(mine)
-        for sighting in mine:
-            self.others.setdefault(sighting.signature, sighting)
-
-    def hunt(self, seed: int) -> Hunt:
-        """Return the hunt, which is over."""
-        outcome = Outcome.MISSED
-        if self.found:
-            outcome = Outcome.CAUGHT
-        elif self.others:
-            outcome = Outcome.OTHERWISE
-        elif self.lost == self.trials:
-            outcome = Outcome.BROKEN
-        return Hunt(
-            seed=seed,
-            outcome=outcome,
-            seconds=round(self.used, 3),
-            trials=self.trials,
-            lost=self.lost,
-            inconclusive=self.inconclusive,
-            found=self.found,
-            others=tuple(self.others.values()),
-            cells=tuple(self.cells),
-        )
-
-
-def _sighting(result: TrialResult, finding: Finding, where: Path) -> Sighting:
-    return Sighting(
-        oracle=finding.oracle,
-        title=finding.title,
-        signature=finding.signature,
-        cell=result.cell.id,
-        seed=result.seed,
-        evidence=str(where / result.evidence),
-    )
-
-
-def _counts(result: TrialResult) -> bool:
-    return result.status is Status.PASS or result.status.bad
-
-
 def _kept(spec: TrialSpec, lab: Lab, kernel: Kernel) -> TrialResult | None:
     """Return the result that an interrupted check left of this very trial."""
     known = results.read_trial(lab.root / spec.place)
@@ -429,22 +362,10 @@ def _kept(spec: TrialSpec, lab: Lab, kernel: Kernel) -> TrialResult | None:
     return known if same else None
 
 
-def _cleared(name: str, key: str, trials: Sequence[TrialResult], where: Path) -> Cleared:
-    alarms = [_sighting(one, cause, where) for one in trials if one.status.bad for cause in causes(one)]
-    return Cleared(
-        name=name,
-        key=key,
-        trials=sum(map(_counts, trials)),
-        lost=sum(one.status in (Status.LOST, Status.SKIP) for one in trials),
-        inconclusive=sum(one.status is Status.INCONCLUSIVE for one in trials),
-        alarms=tuple(alarms),
-    )
-
-
-def _read_hunt(folder: Path) -> Hunt | None:
-    """Return a hunt that is over, or None."""
+def _read(path: Path, kind: type[T]) -> T | None:
+    """Return what an interrupted check left as done, or None."""
     try:
-        return results.from_json(Hunt, json.loads((folder / HUNT).read_bytes()))
+        return results.from_json(kind, json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return None
 
