@@ -148,6 +148,17 @@ class Perturb(Model):
     length_ms: float = Field(10, ge=1, le=1000, description="the longest stall")
 
 
+class Selfcheck(Model):
+    """How `rig selfcheck` hunts the controls."""
+
+    flavours: Words = Field(("debug",), description="which of the flavours it runs on; all when none of them is there")
+    limit: float = Field(120, gt=0, description="seconds of workload time after which a bad control counts as missed")
+    budget: float = Field(10, gt=0, description="seconds of workload time per trial")
+    seeds: int = Field(1, ge=1, le=99, description="how often each bad control is hunted, each time with other seeds")
+    good_trials: int = Field(200, ge=1, le=100_000, description="trials over the base and all good controls together")
+    threshold: float = Field(0.9, ge=0, le=1, description="the share of the bad controls that must be caught")
+
+
 class Guest(Model):
     """What the guest image holds beside busybox, dropbear and the workloads."""
 
@@ -173,6 +184,7 @@ class Config(Model):
     seed: int = Field(1, ge=0, lt=2**31, description="trial i of every cell runs with seed + i, on base and patched")
     timeouts: Timeouts = Timeouts()
     perturb: Perturb = Perturb()
+    selfcheck: Selfcheck = Selfcheck()
     prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()

@@ -155,6 +155,7 @@ class TrialResult:
     params: tuple[tuple[str, str], ...] = ()  # what the workload drew from the seed
     perturbation: Perturbation | None = None  # switched off, or the workload never ran
     coverage: tuple[tuple[str, int], ...] = ()  # what the kernel's counters gained, see coverage.py; () if not known
+    first_finding: float | None = None  # seconds from the workload's start until the host saw the first finding
 
 
 class Judgement(StrEnum):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event
 
@@ -32,6 +33,10 @@ LAST_WORDS = 5.0
 
 #: Between the parts of what is printed when a trial is over.
 _MARK = "rig-mark"
+#: A trial that is to end with the first finding goes on for this many seconds, for the rest of what is said about it.
+GRACE = 1.5
+
+_FINDING = "# finding: "  # see ktap.py
 
 
 class Interrupted(Exception):
@@ -53,6 +58,8 @@ class TrialSpec:
     boot_timeout: float
     workload_timeout: float  # past the budget
     perturb: Perturb
+    wanted: tuple[str, ...] = ("*",)  # globs over titles: the finding whose first sight is timed
+    stop_on_finding: bool = False  # end the trial soon after that
 
     @property
     def place(self) -> Path:
@@ -142,6 +149,7 @@ def run(spec: TrialSpec, lab: Lab, *, on_line: Callable[[str], None] = lambda _:
         params=evidence.ktap.params if evidence.ktap else (),
         perturbation=session.perturbation,
         coverage=evidence.coverage,
+        first_finding=session.first_finding,
     )
     results.write_trial(folder, result)
     return result
@@ -159,6 +167,9 @@ class _Session:
         self.state: GuestState | None = None
         self.timing = Timing()
         self.perturbation: Perturbation | None = None
+        self.first_finding: float | None = None  # seconds since the workload's start
+        self._watch: Stopwatch | None = None  # runs since the workload's start
+        self._grace: Deadline | None = None
         self._scanner = scanner
         self._on_line = on_line
         self._findings: list[Finding] = []
@@ -196,13 +207,23 @@ class _Session:
     def _on_console(self, data: bytes) -> None:
         if not self._listening:
             return
-        self._findings += self._scanner.feed(data)
+        found = self._scanner.feed(data)
+        self._findings += found
+        if self.first_finding is None and (open_reports := (*found, *self._scanner.pending())):
+            self._note([finding.title for finding in open_reports])
         if self._scanner.fatal and self._last_words is None:
             self._last_words = Deadline(LAST_WORDS)
 
+    def _note(self, titles: Iterable[str]) -> None:
+        """Time the first sight of a finding that is waited for. One that comes before the workload took no time."""
+        if self.first_finding is None and any(fnmatchcase(t, glob) for t in titles for glob in self.spec.wanted):
+            self.first_finding = self._watch.elapsed if self._watch else 0.0
+            if self.spec.stop_on_finding:
+                self._grace = Deadline(GRACE)
+
     def _alive(self, vm: Vm) -> bool:
         """Whether the machine is worth waiting for: it runs, is not past its last words, and the run goes on."""
-        spoken = self._last_words is not None and self._last_words.expired
+        spoken = any(limit is not None and limit.expired for limit in (self._last_words, self._grace))
         return vm.alive and not spoken and not self.lab.stop.is_set()
 
     def _use(self, vm: Vm, guest: Guest) -> None:
@@ -220,9 +241,12 @@ class _Session:
             def line(text: str) -> None:
                 log.write(text + "\n")
                 log.flush()
+                if text.startswith(_FINDING):
+                    self._note([text.removeprefix(_FINDING).strip()])
                 self._on_line(text)
 
             jitter = self._jitter(vm)
+            self._watch = Stopwatch()
             with jitter or nullcontext():
                 self._run = guest.run(command(self.spec), self.spec.budget + self.spec.workload_timeout, line)
             self.perturbation = jitter.report if jitter else None
