@@ -237,7 +237,7 @@ static enum way pick_way(struct rig_rng *rng)
 }
 
 /* Takes what it can of a mapping out of memory; p may be of a file (fd) or anonymous (-1). */
-static void reclaim(struct rig_rng *rng, int fd, char *p, long pages)
+static void take_out(struct rig_rng *rng, int fd, char *p, long pages)
 {
 	switch (fd < 0 && plan.way != BY_CGROUP ? BY_PAGEOUT : pick_way(rng)) {
 	case BY_PAGEOUT:
@@ -276,7 +276,7 @@ static void reclaimer_main(void *arg)
 					SYNC_FILE_RANGE_WAIT_AFTER);
 		rig_add(&g->reclaim_seq, 1);
 		rig_wake(&g->reclaim_seq);
-		reclaim(&rng, g->fd, p, plan.pages);
+		take_out(&rng, g->fd, p, plan.pages);
 		rig_add(&g->reclaim_seq, 1);
 		rig_count(C_GONE, count_gone(p, plan.pages));
 	}
@@ -455,8 +455,8 @@ static void look_removed(struct group *g, off_t from, off_t to)
 			continue;
 		for (i = 0; i < n && !buf[i]; i++)
 			;
-		rig_found(title_left, "file %u: byte %#" PRIx64 " of %#" PRIx64 " is not zero, newest "
-			  "generation %" PRIu64, g->nr, (uint64_t)(from + i), (uint64_t)to, g->newest);
+		rig_found(title_left, "file %u: byte %#" PRIx64 " of %#" PRIx64 ", generation %" PRIu64,
+			  g->nr, (uint64_t)(from + i), (uint64_t)to, g->newest);
 		return;
 	}
 }
@@ -512,6 +512,8 @@ static void mutator_main(void *arg)
 	long len, first, end;
 	uint32_t seen;
 
+	while (lie("idle") && !rig_stopped())
+		rig_wait_change(&g->seq, rig_load(&g->seq));
 	while (!rig_stopped()) {
 		len = 1 + rig_below(&rng, rig_min(plan.chunk, plan.pages));
 		first = rig_below(&rng, plan.pages - len + 1);
@@ -552,7 +554,7 @@ static bool drop_page(int fd, long page)
 	if (on_disk())
 		fsync(fd);
 	for (tries = 0; tries < 8 && !gone; tries++) {
-		(void)*(volatile char *)(p + page * RIG_PAGE);
+		(void)__atomic_load_n(p + page * RIG_PAGE, __ATOMIC_RELAXED);
 		madvise(p + page * RIG_PAGE, RIG_PAGE, MADV_PAGEOUT);
 		if (on_disk())
 			posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
@@ -809,7 +811,7 @@ static void live(struct owner *o, unsigned int steps)
 			if (rig_below(&o->rng, 2))
 				write_own(o, page);
 		}
-		reclaim(&o->rng, -1, o->base, plan.pages);
+		take_out(&o->rng, -1, o->base, plan.pages);
 		if (!rig_below(&o->rng, 4)) {
 			i = count_swapped(o);
 			rig_count(C_SWAPPED, i);
@@ -904,6 +906,19 @@ static const char *unsupported(const struct race *r)
 	return why;
 }
 
+/* One line: a case has many episodes. The names are those of the options. */
+static void print_plan(unsigned int episode)
+{
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "groups:%ld,readers:%ld,pages:%ld,chunk:%ld,way:%ld,",
+		     plan.groups, plan.readers, plan.pages, plan.chunk, plan.way);
+	snprintf(text + n, sizeof(text) - n, "aim:%ld,delay:%ld,loop:%ld,huge:%ld,fault-around:%ld",
+		 plan.aim, plan.delay, plan.loop, plan.huge, plan.fault_around);
+	rig_diag("param e%u=%s", episode, text);
+}
+
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
 static void draw_plan(unsigned int episode)
 {
@@ -941,10 +956,7 @@ static void draw_plan(unsigned int episode)
 	TAKE(huge);
 	TAKE(fault_around);
 #undef TAKE
-	rig_diag("param e%u=groups:%ld,readers:%ld,pages:%ld,chunk:%ld,way:%ld,aim:%ld,delay:%ld,"
-		 "loop:%ld,huge:%ld,fault-around:%ld", episode, plan.groups, plan.readers, plan.pages,
-		 plan.chunk, plan.way, plan.aim, plan.delay, plan.loop, plan.huge,
-		 plan.fault_around);
+	print_plan(episode);
 }
 
 static void make_files(unsigned int episode)
