@@ -838,6 +838,40 @@ static inline const char *rig_swap_on(uint64_t bytes)
 	return NULL;
 }
 
+/*
+ * True in a machine of the rig, which ends with the trial: nothing that makes
+ * swap, poisons pages or drops the caches of a whole machine runs elsewhere.
+ */
+static inline bool rig_own_machine(void)
+{
+	char line[4096] = "";
+	FILE *f = fopen("/proc/cmdline", "re");
+
+	if (!f)
+		return false;
+	if (!fgets(line, sizeof(line), f))
+		line[0] = 0;
+	fclose(f);
+	return strstr(line, " rig.");
+}
+
+/*
+ * What /proc/kpagecount or /proc/kpageflags say about a page frame
+ * (Documentation/admin-guide/mm/pagemap.rst); -1 when they cannot be read.
+ */
+static inline int64_t rig_kpage(const char *path, uint64_t pfn)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int64_t value = -1;
+
+	if (fd < 0)
+		return -1;
+	if (pread(fd, &value, sizeof(value), pfn * sizeof(value)) != sizeof(value))
+		value = -1;
+	close(fd);
+	return value;
+}
+
 /* ---- stamps ---- */
 
 #define RIG_MAGIC	0x7269672d70616765ull
