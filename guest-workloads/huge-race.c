@@ -1156,7 +1156,7 @@ static const char *unsupported(const struct race *r)
 
 /* ---- cases ---- */
 
-/* Always draws everything in the same order: what is given on the command line shifts nothing else. */
+/* Draws everything, always in the same order: what is given shifts nothing else. */
 static void draw_plan(unsigned int episode)
 {
 	static const long processes[] = { 1, 2, 3, 3, 4 };
@@ -1252,7 +1252,8 @@ static void make_files(unsigned int episode)
 
 		g->nr = i;
 		g->newest = 1;
-		g->fd = g->direct_fd = -1;
+		g->fd = -1;
+		g->direct_fd = -1;
 		if (race->backing == ANON)
 			continue;
 		g->fd = open_file(episode * MAX_GROUPS + i,

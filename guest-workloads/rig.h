@@ -32,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -841,6 +842,8 @@ static inline const char *rig_swap_on(uint64_t bytes)
 /*
  * Knobs of procfs and sysfs that a workload turns are put back when it exits,
  * the last one first. A worker leaves through _exit() and puts back nothing.
+ * Two workloads on one machine take turns, or the second would put back what
+ * the first one set.
  */
 #define RIG_MAX_KNOBS	32
 
@@ -851,6 +854,7 @@ static struct rig_knob {
 
 static unsigned int rig_nr_knobs;
 static pid_t rig_knobs_owner;
+static int rig_knobs_lock = -1;
 
 /* The first line of a file; of a choice ("always [madvise] never") what is in brackets. */
 static inline bool rig_read_choice(const char *path, char *text, size_t size)
@@ -877,9 +881,13 @@ static inline void rig_put_back_knobs(void)
 {
 	if (getpid() != rig_knobs_owner)
 		return;
-	while (rig_nr_knobs--)
+	while (rig_nr_knobs) {
+		rig_nr_knobs--;
 		rig_write_text(rig_knobs[rig_nr_knobs].path, rig_knobs[rig_nr_knobs].before);
-	rig_nr_knobs = 0;
+	}
+	if (rig_knobs_lock >= 0)
+		close(rig_knobs_lock);
+	rig_knobs_lock = -1;
 }
 
 /* Returns false when there is no such knob, or it does not take the text. */
@@ -893,11 +901,17 @@ static inline bool rig_turn(const char *path, const char *text)
 			return rig_write_text(path, text);
 	if (rig_nr_knobs == RIG_MAX_KNOBS)
 		rig_bail("more than %d knobs", RIG_MAX_KNOBS);
+	if (rig_knobs_lock < 0) {
+		rig_knobs_lock = open("/sys/kernel/mm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (rig_knobs_lock >= 0 && flock(rig_knobs_lock, LOCK_EX))
+			rig_bail("lock of the knobs: %s", strerror(errno));
+	}
 	snprintf(knob->path, sizeof(knob->path), "%s", path);
 	if (!rig_read_choice(path, knob->before, sizeof(knob->before)) ||
 	    !rig_write_text(path, text))
 		return false;
-	if (!rig_nr_knobs++ && !rig_knobs_owner) {
+	rig_nr_knobs++;
+	if (!rig_knobs_owner) {
 		rig_knobs_owner = getpid();
 		atexit(rig_put_back_knobs);
 	}
