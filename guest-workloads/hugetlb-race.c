@@ -551,14 +551,15 @@ static void draw_plan(unsigned int episode)
 	static const long drops[] = { 0, 0, 5, 30 };
 	static const long populates[] = { 50, 100, 100 };
 	static const long refills[] = { 0, 30, 100, 100 };
-	static const long nices[] = { 0, 0, 5, 19 };
+	static const long nices[] = { 0, 0, 0, 5 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
 	p.groups = rig_max(1, rig_min(rig_min(cpus / 4, pool_pages / 8), MAX_GROUPS));
 	p.mappers = rig_min(rig_pick(&rng, processes), rig_max(2, cpus / p.groups));
-	p.threads = rig_pick(&rng, threads);
+	/* no more than there are CPUs, or the mutator is starved */
+	p.threads = rig_min(rig_pick(&rng, threads), rig_max(1, cpus / p.mappers));
 	/* the same on each machine for the same seed, unless the pool is too small for it */
 	p.pages = rig_max(2, rig_min(rig_pick(&rng, pages), pool_pages / p.groups));
 	p.chunk = rig_pick(&rng, chunks);
