@@ -439,7 +439,6 @@ static void collapser_main(void *arg)
 	struct group *g = arg;
 	struct rig_rng rng = rig_rng_for(race->name, 4000000 + g->nr);
 	char *base = map_file(g, PROT_READ, true);
-	volatile char sink;
 
 	rig_catch_bus();
 	if (!base)
@@ -451,8 +450,7 @@ static void collapser_main(void *arg)
 
 		if (!sigsetjmp(rig_bus_env, 0)) {
 			rig_store(&rig_bus_armed, 1);
-			sink = base[i * RIG_PAGE];
-			(void)sink;
+			rig_load(base + i * RIG_PAGE);
 		}
 		rig_store(&rig_bus_armed, 0);
 		if (!madvise(base + i * RIG_PAGE, HUGE_SIZE, MADV_COLLAPSE))
@@ -1004,7 +1002,7 @@ static void pin_once(struct window *w, int64_t *took)
 	}
 	w->page = pages[rig_below(&w->rng, nr)];
 	for (i = 0; i < plan.aliases; i++)
-		*(volatile char *)(w->aliases[i] + w->page * RIG_PAGE);
+		rig_load(w->aliases[i] + w->page * RIG_PAGE);
 	__atomic_fetch_add((uint64_t *)(w->base + w->page * RIG_PAGE + RIG_PAGE / 2), 0,
 			   __ATOMIC_RELAXED);
 	madvise(w->source, RIG_PAGE, MADV_DONTNEED);
@@ -1219,10 +1217,16 @@ static void draw_plan(unsigned int episode)
 
 static void print_plan(unsigned int episode)
 {
-	rig_diag("param e%u=groups:%ld,mappers:%ld,pages:%ld,grain:%ld,chunk:%ld,fill:%ld,"
-		 "drop:%ld,sweep:%ld,shared:%ld,sizes:%ld,aliases:%ld,fault-around:%ld",
-		 episode, plan.groups, plan.mappers, plan.pages, plan.grain, plan.chunk, plan.fill,
-		 plan.drop, plan.sweep, plan.shared, plan.sizes, plan.aliases, plan.fault_around);
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "groups:%ld,mappers:%ld,pages:%ld,grain:%ld,chunk:%ld,",
+		     plan.groups, plan.mappers, plan.pages, plan.grain, plan.chunk);
+	n += snprintf(text + n, sizeof(text) - n, "fill:%ld,drop:%ld,sweep:%ld,shared:%ld,",
+		      plan.fill, plan.drop, plan.sweep, plan.shared);
+	snprintf(text + n, sizeof(text) - n, "sizes:%ld,aliases:%ld,fault-around:%ld",
+		 plan.sizes, plan.aliases, plan.fault_around);
+	rig_diag("param e%u=%s", episode, text);
 }
 
 static int open_file(unsigned int nr, int *direct_fd)

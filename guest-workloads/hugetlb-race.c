@@ -595,11 +595,16 @@ static void draw_plan(unsigned int episode)
 
 static void print_plan(unsigned int episode)
 {
-	rig_diag("param e%u=groups:%ld,mappers:%ld,threads:%ld,pages:%ld,chunk:%ld,pause:%ld,"
-		 "write:%ld,drop:%ld,reserve:%ld,populate:%ld,refill:%ld,nice:%ld",
-		 episode, plan.groups, plan.mappers, plan.threads, plan.pages, plan.chunk,
-		 plan.pause, plan.write, plan.drop, plan.reserve, plan.populate, plan.refill,
-		 plan.nice);
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "groups:%ld,mappers:%ld,threads:%ld,pages:%ld,chunk:%ld,",
+		     plan.groups, plan.mappers, plan.threads, plan.pages, plan.chunk);
+	n += snprintf(text + n, sizeof(text) - n, "pause:%ld,write:%ld,drop:%ld,reserve:%ld,",
+		      plan.pause, plan.write, plan.drop, plan.reserve);
+	snprintf(text + n, sizeof(text) - n, "populate:%ld,refill:%ld,nice:%ld",
+		 plan.populate, plan.refill, plan.nice);
+	rig_diag("param e%u=%s", episode, text);
 }
 
 static void make_files(void)
