@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""huge-race and hugetlb-race on the kernel of this host, which is stock: clean, and not clean when they are made to lie.
+"""huge-race and hugetlb-race on the kernel of this host, which is stock: clean, and not clean when made to lie.
 
-What a host refuses (mounts, a pool of huge pages, userfaultfd) a workload skips as unsupported; then there is nothing to
-show here, and the guests of the controls show it.
+What a host refuses (mounts, a pool of huge pages, userfaultfd) a workload skips as unsupported; then there is nothing
+to show here, and the guests of the controls show it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def binaries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(program: Path, folder: Path, *args: str) -> Run:
-    argv = [program, "--dir", folder, *args]
+    argv: list[str | Path] = [program, "--dir", folder, *args]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.stderr == ""
     return Run(code=done.returncode, lines=tuple(done.stdout.splitlines()))
