@@ -17,9 +17,10 @@
  * collapse-*   MADV_COLLAPSE and khugepaged against faults and removal; in
  *              collapse-file the file is read-only while it is collapsed, and
  *              each opening for write throws the huge pages out again;
- * collapse-pin MADV_COLLAPSE against process_vm_writev() from memory that
- *              userfaultfd withholds until the collapse is over: the page is
- *              pinned all the while, and what is written into it must stay;
+ * collapse-pin MADV_COLLAPSE against pins of its pages that last until it is
+ *              over: vmsplice(), whose page must then be the mapped one still,
+ *              and process_vm_writev() from memory that userfaultfd withholds
+ *              until the end, whose data must then be in the mapped page;
  * large-*      large folios of xfs, removed in parts or by direct writes;
  * *-cow, mthp-anon  private memory over huge and large folios, with forks,
  *              MADV_DONTNEED of parts, splits and collapses.
@@ -31,7 +32,7 @@
  * past the end of the file are a failure, except on tmpfs.
  * In private memory each page has one owner, and is what it wrote last, or the
  * backing when it wrote nothing since it dropped the page; a child has what its
- * parent had. After process_vm_writev() has written, its data is in the page.
+ * parent had. A page that somebody has a reference to is not replaced.
  *
  * PASS means: enough rounds, huge pages were really there, and nothing else was
  * seen. What it cannot see: folios that are leaked or counted wrong (see the
@@ -195,6 +196,7 @@ struct titles {
 
 static struct titles titles[2];
 static char title_lost[96], title_other[96], title_own_wrong[96], title_own_bus[96];
+static char title_pin[96];
 
 static void make_titles(void)
 {
@@ -219,6 +221,7 @@ static void make_titles(void)
 	TITLE(title_other, "data that does not belong there");
 	TITLE(title_own_wrong, "data of another page");
 	TITLE(title_own_bus, "unexpected SIGBUS");
+	TITLE(title_pin, "stale data through a pin");
 #undef TITLE
 }
 
@@ -909,10 +912,9 @@ static void owner_main(void *arg)
 
 /*
  * A window of 2 MiB in which few pages exist. The collapser folds it; the
- * writer waits until the first alias of the page has lost its PTE, or a random
- * time, and then writes into the page through the last mapping that the kernel
- * comes to. Aliases make that walk long. The source of the write is missing
- * until the collapse has returned, so the page is pinned over all of it.
+ * pinner waits until the first alias of the page has lost its PTE, or a random
+ * time, and then pins the page through the last mapping that the kernel comes
+ * to. Aliases make that walk long.
  */
 struct window {
 	struct group *group;
@@ -921,35 +923,41 @@ struct window {
 	char *base;
 	char *source;		/* one page, withheld by userfaultfd */
 	char *copy;		/* what will be in it */
-	int uffd;
+	int uffd;		/* -1: there is none, and vmsplice() alone */
+	int pipefd[2];
 	uint32_t go;		/* raised for each attempt */
 	uint32_t done;
+	bool splice;		/* this time */
 	long page;
 	long delay_ns;		/* -1: watch the alias */
-	ssize_t written;
+	ssize_t pinned;		/* bytes */
 };
 
-static void *writer_main(void *arg)
+static void *pin_main(void *arg)
 {
 	struct window *w = arg;
 	uint32_t seen = 0;
 
 	while (!rig_stopped()) {
 		struct iovec from = { w->source, RIG_PAGE };
-		struct iovec to;
+		struct iovec page;
 		int64_t end;
 
 		rig_wait_change(&w->go, seen);
 		if (rig_load(&w->go) == seen)
 			continue;
 		seen = rig_load(&w->go);
-		to = (struct iovec){ w->base + w->page * RIG_PAGE, RIG_PAGE };
+		page = (struct iovec){ w->base + w->page * RIG_PAGE, RIG_PAGE };
 		end = rig_now() + (w->delay_ns < 0 ? 20 * 1000 * 1000 : w->delay_ns);
 		while (rig_now() < end && !rig_stopped())
 			if (w->delay_ns < 0 && !(rig_pagemap(w->aliases[0] + w->page * RIG_PAGE) &
 						 RIG_PAGEMAP_PRESENT))
 				break;
-		w->written = syscall(SYS_process_vm_writev, getpid(), &from, 1ul, &to, 1ul, 0ul);
+		if (w->splice)
+			w->pinned = vmsplice(w->pipefd[1], &page, 1, 0);
+		else
+			w->pinned = syscall(SYS_process_vm_writev, getpid(), &from, 1ul, &page,
+					    1ul, 0ul);
 		rig_store(&w->done, seen);
 	}
 	return NULL;
@@ -970,28 +978,65 @@ static int open_uffd(char *page)
 	return fd;
 }
 
-/* The collapse is over: give the writer its source, and wait until it has written. */
-static void release_writer(struct window *w, uint32_t attempt)
+/* The collapse is over: whoever waits for the source gets it. Waits until the pinner is done. */
+static void await_pin(struct window *w, uint32_t attempt)
 {
 	struct uffdio_copy copy = {
 		.dst = (uintptr_t)w->source, .src = (uintptr_t)w->copy, .len = RIG_PAGE,
 	};
 
-	/* whether the writer has come to its source yet or not */
-	if (ioctl(w->uffd, UFFDIO_COPY, &copy) && errno != EEXIST)
+	if (!w->splice && ioctl(w->uffd, UFFDIO_COPY, &copy) && errno != EEXIST)
 		rig_broken("UFFDIO_COPY: %s", strerror(errno));
 	while (rig_load(&w->done) != attempt && !rig_stopped())
 		sched_yield();
 }
 
+static bool is_newest(struct window *w, char *page)
+{
+	uint64_t newest = w->group->newest;
+	struct rig_stamp seen[RIG_ENDS];
+	unsigned int i;
+
+	if (!read_page(page, seen))
+		return false;
+	for (i = 0; i < RIG_ENDS; i++)
+		if (rig_judge(&seen[i], w->page, i, newest - 1, newest) != RIG_LIVE)
+			return false;
+	return true;
+}
+
+static void judge_pin(struct window *w)
+{
+	char *page = w->base + w->page * RIG_PAGE;
+	char through[RIG_PAGE];
+
+	if (w->splice) {
+		/* written through the mapping, read through the pin */
+		rig_stamp_page(page, w->group->newest, w->page);
+		if (read(w->pipefd[0], through, sizeof(through)) != (ssize_t)sizeof(through))
+			rig_broken("pipe: %s", strerror(errno));
+		if (!strcmp(rig_inject, "pin"))
+			memset(through, 0, sizeof(through));
+		if (!is_newest(w, through))
+			rig_found(title_pin, "page %ld: not what was written, generation %" PRIu64,
+				  w->page, w->group->newest);
+	}
+	/* else written through the pin, and in any case read through the mapping */
+	if (!strcmp(rig_inject, "lost"))
+		memset(page, 0, RIG_PAGE);
+	if (!is_newest(w, page))
+		rig_found(title_lost, "page %ld: not what was written, generation %" PRIu64 "%s",
+			  w->page, w->group->newest,
+			  w->splice ? "" : ", by process_vm_writev()");
+}
+
 static void pin_once(struct window *w, int64_t *took)
 {
-	long i, pages[PIN_PAGES], nr = 1 + rig_below(&w->rng, PIN_PAGES), attempt;
+	long i, pages[PIN_PAGES], nr = 1 + rig_below(&w->rng, PIN_PAGES);
 	struct group *g = w->group;
-	struct rig_stamp seen[RIG_ENDS];
 	char buf[RIG_PAGE];
+	uint32_t attempt;
 	int64_t start;
-	bool lost;
 
 	for (i = 0; i < nr; i++) {
 		pages[i] = rig_below(&w->rng, HUGE_PAGES);
@@ -1003,9 +1048,10 @@ static void pin_once(struct window *w, int64_t *took)
 	w->page = pages[rig_below(&w->rng, nr)];
 	for (i = 0; i < plan.aliases; i++)
 		rig_load(w->aliases[i] + w->page * RIG_PAGE);
-	__atomic_fetch_add((uint64_t *)(w->base + w->page * RIG_PAGE + RIG_PAGE / 2), 0,
-			   __ATOMIC_RELAXED);
-	madvise(w->source, RIG_PAGE, MADV_DONTNEED);
+	rig_add((uint64_t *)(w->base + w->page * RIG_PAGE + RIG_PAGE / 2), 0);
+	w->splice = w->uffd < 0 || rig_below(&w->rng, 2);
+	if (!w->splice)
+		madvise(w->source, RIG_PAGE, MADV_DONTNEED);
 	rig_stamp_page(w->copy, ++g->newest, w->page);
 	w->delay_ns = plan.aliases && rig_below(&w->rng, 4) ? -1 : (long)rig_below(&w->rng, *took);
 	attempt = rig_add(&w->go, 1) + 1;
@@ -1016,31 +1062,31 @@ static void pin_once(struct window *w, int64_t *took)
 		rig_count(C_COLLAPSES, 1);
 		*took = rig_now() - start;
 	}
-	release_writer(w, attempt);
-	if (rig_load(&w->done) != (uint32_t)attempt)
+	await_pin(w, attempt);
+	if (rig_load(&w->done) != attempt)
 		return;		/* the end of the case */
 	rig_count(C_ROUNDS, 1);
-	if (w->written == (ssize_t)RIG_PAGE) {
+	if (w->pinned == (ssize_t)RIG_PAGE) {
 		rig_count(C_PINS, 1);
-		if (!strcmp(rig_inject, "lost"))
-			memset(w->base + w->page * RIG_PAGE, 0, RIG_PAGE);
-		lost = !read_page(w->base + w->page * RIG_PAGE, seen);
-		for (i = 0; i < RIG_ENDS && !lost; i++)
-			lost = rig_judge(&seen[i], w->page, i, g->newest - 1, g->newest) != RIG_LIVE;
-		if (lost)
-			rig_found(title_lost, "page %ld: generation %" PRIu64 " and %" PRIu64
-				  " instead of %" PRIu64 " after process_vm_writev()", w->page,
-				  seen[RIG_HEAD].generation, seen[RIG_TAIL].generation, g->newest);
+		judge_pin(w);
 	}
 	if (fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE_SIZE))
 		rig_broken("fallocate: %s", strerror(errno));
+}
+
+static bool can_write_remote(void)
+{
+	char from = 1, to = 0;
+	struct iovec a = { &from, 1 }, b = { &to, 1 };
+
+	return syscall(SYS_process_vm_writev, getpid(), &a, 1ul, &b, 1ul, 0ul) == 1;
 }
 
 static void window_main(void *arg)
 {
 	static struct window w;
 	int64_t took = 1000 * 1000;
-	pthread_t writer;
+	pthread_t pinner;
 	long i;
 
 	rig_catch_bus();
@@ -1054,15 +1100,16 @@ static void window_main(void *arg)
 	w.copy = mmap(NULL, RIG_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (w.source == MAP_FAILED || w.copy == MAP_FAILED || rig_load(&rig_shared->broken))
 		return rig_broken("mmap: %s", strerror(errno));
-	w.uffd = open_uffd(w.source);
-	if (w.uffd < 0)
-		return rig_broken("userfaultfd: %s", strerror(errno));
-	if (pthread_create(&writer, NULL, writer_main, &w))
+	if (pipe2(w.pipefd, O_CLOEXEC | O_NONBLOCK))
+		return rig_broken("pipe: %s", strerror(errno));
+	w.uffd = can_write_remote() ? open_uffd(w.source) : -1;
+	if (pthread_create(&pinner, NULL, pin_main, &w))
 		return rig_broken("pthread_create failed");
 	while (!rig_stopped())
 		pin_once(&w, &took);
-	close(w.uffd);		/* whoever waits for the source gets zeroes */
-	pthread_join(writer, NULL);
+	if (w.uffd >= 0)
+		close(w.uffd);	/* whoever waits for the source gets zeroes */
+	pthread_join(pinner, NULL);
 }
 
 /* ---- knobs ---- */
@@ -1127,8 +1174,6 @@ static void make_mounts(void)
 static const char *unsupported(const struct race *r)
 {
 	struct statfs fs;
-	char *page;
-	int fd;
 
 	if (statfs(rig_dir, &fs))
 		return "statfs failed";
@@ -1140,15 +1185,6 @@ static const char *unsupported(const struct race *r)
 		return "files are only collapsed on ext4 and xfs";
 	if ((r->backing == HUGE_TMPFS || r->backing == SMALL_TMPFS) && no_mount)
 		return no_mount;
-	if (r->kind == PIN) {
-		page = mmap(NULL, RIG_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			    -1, 0);
-		fd = page == MAP_FAILED ? -1 : open_uffd(page);
-		if (fd < 0)
-			return "userfaultfd is refused";
-		close(fd);
-		munmap(page, RIG_PAGE);
-	}
 	return NULL;
 }
 
