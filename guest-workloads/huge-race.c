@@ -122,6 +122,7 @@ struct plan {
 	long drop;
 	long sweep;
 	long shared;
+	long polite;
 	long sizes;
 	long aliases;
 	long fault_around;
@@ -129,7 +130,7 @@ struct plan {
 
 static long plan_ms = 500;	/* of one episode */
 
-static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
 
 static struct rig_option options[] = {
 	{ "episode", "milliseconds until the next plan is drawn", &plan_ms, 100, 3600000 },
@@ -143,6 +144,8 @@ static struct rig_option options[] = {
 	{ "drop", "percent of looks before which the mapping is dropped", &given.drop, 0, 100 },
 	{ "sweep", "percent of looks at all pages", &given.sweep, 0, 100 },
 	{ "shared", "0: readers map the file privately", &given.shared, 0, 1 },
+	{ "polite", "1: readers stay out of holes, and the mutator gives them some time",
+	  &given.polite, 0, 1 },
 	{ "sizes", "bit n: anonymous folios of order n", &given.sizes, 0, 1023 },
 	{ "aliases", "further mappings of a window of collapse-pin", &given.aliases,
 	  0, MAX_ALIASES },
@@ -390,13 +393,17 @@ static void reader_main(void *arg)
 	m->group->pid[m->nr] = getpid();
 	rig_store(&m->group->addr[m->nr], (uint64_t)m->base);
 	while (!rig_stopped()) {
-		if ((long)rig_below(&m->rng, 100) < plan.drop)
-			drop(m);
+		uint32_t seq = rig_load(&m->group->seq);
+
+		if (plan.polite && (seq & 1))
+			rig_wait_change(&m->group->seq, seq);
 		if ((long)rig_below(&m->rng, 100) < plan.sweep)
 			for (i = 0; i < plan.pages; i += plan.grain)
 				check_page(m, i);
 		else
 			check_page(m, rig_below(&m->rng, stamps) * plan.grain);
+		if ((long)rig_below(&m->rng, 100) < plan.drop)
+			drop(m);
 		flush_counts(m->counts);
 	}
 }
@@ -644,6 +651,19 @@ static void round_direct(struct mutator *m, long first, long end)
 		fill(m, first, end);
 }
 
+/* A random part of what a reader needs to map and to drop once or twice. */
+static void dwell(struct mutator *m)
+{
+	int64_t end = rig_now() + (int64_t)rig_below(&m->rng, 1000 * 1000);
+
+	while (rig_now() < end && !rig_stopped())
+		;
+}
+
+/*
+ * In a hole each of the readers makes a huge page of its own, clears it, and
+ * all but one throw it away: with polite ones a round takes a fraction of that.
+ */
 static void mutate_once(struct mutator *m)
 {
 	struct group *g = m->group;
@@ -668,6 +688,8 @@ static void mutate_once(struct mutator *m)
 			return;
 		}
 	}
+	if (plan.polite)
+		dwell(m);
 	rig_add(&g->seq, 1);
 	switch (race->op) {
 	case OP_PUNCH:
@@ -1220,6 +1242,7 @@ static void draw_plan(unsigned int episode)
 	p.drop = rig_pick(&rng, drops);
 	p.sweep = rig_pick(&rng, sweeps);
 	p.shared = rig_below(&rng, 2);
+	p.polite = on_tmpfs() && rig_below(&rng, 2);
 	p.sizes = rig_below(&rng, 1024) & ~3;
 	p.aliases = rig_pick(&rng, alias);
 	p.fault_around = rig_pick(&rng, arounds);
@@ -1233,6 +1256,7 @@ static void draw_plan(unsigned int episode)
 		p.grain = 512;
 		p.drop = 100;
 		p.sweep = 0;
+		p.polite = 1;
 	}
 
 #define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
@@ -1245,6 +1269,7 @@ static void draw_plan(unsigned int episode)
 	TAKE(drop);
 	TAKE(sweep);
 	TAKE(shared);
+	TAKE(polite);
 	TAKE(sizes);
 	TAKE(aliases);
 	TAKE(fault_around);
@@ -1260,6 +1285,7 @@ static void print_plan(unsigned int episode)
 		     plan.groups, plan.mappers, plan.pages, plan.grain, plan.chunk);
 	n += snprintf(text + n, sizeof(text) - n, "fill:%ld,drop:%ld,sweep:%ld,shared:%ld,",
 		      plan.fill, plan.drop, plan.sweep, plan.shared);
+	n += snprintf(text + n, sizeof(text) - n, "polite:%ld,", plan.polite);
 	snprintf(text + n, sizeof(text) - n, "sizes:%ld,aliases:%ld,fault-around:%ld",
 		 plan.sizes, plan.aliases, plan.fault_around);
 	rig_diag("param e%u=%s", episode, text);
