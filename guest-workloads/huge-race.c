@@ -829,7 +829,8 @@ static void own_range(struct owner *o, long *first, long *len)
 {
 	static const long most[] = { 1, 1, 4, 16, 16, 64, HUGE_PAGES };
 
-	*len = rig_min(1 + (long)rig_below(&o->rng, rig_pick(&o->rng, most)), plan.pages);
+	*len = 1 + rig_below(&o->rng, rig_pick(&o->rng, most));
+	*len = rig_min(*len, plan.pages);
 	*first = rig_below(&o->rng, plan.pages - *len + 1);
 }
 
@@ -1231,7 +1232,8 @@ static void draw_plan(unsigned int episode)
 
 	p.groups = rig_max(1, rig_min(cpus / 5, MAX_GROUPS));
 	/* no more than there are CPUs, or the mutator is starved and nothing happens at all */
-	p.mappers = rig_max(1, rig_min(rig_pick(&rng, processes), cpus));
+	p.mappers = rig_pick(&rng, processes);
+	p.mappers = rig_min(p.mappers, cpus);
 	p.pages = rig_pick(&rng, huges) * HUGE_PAGES;
 	p.grain = rig_pick(&rng, grains);
 	p.fill = rig_pick(&rng, larges);

@@ -557,11 +557,14 @@ static void draw_plan(unsigned int episode)
 	struct plan p;
 
 	p.groups = rig_max(1, rig_min(rig_min(cpus / 4, pool_pages / 8), MAX_GROUPS));
-	p.mappers = rig_min(rig_pick(&rng, processes), rig_max(2, cpus / p.groups));
+	p.mappers = rig_pick(&rng, processes);
+	p.mappers = rig_min(p.mappers, rig_max(2, cpus / p.groups));
 	/* no more than there are CPUs, or the mutator is starved */
-	p.threads = rig_min(rig_pick(&rng, threads), rig_max(1, cpus / p.mappers));
+	p.threads = rig_pick(&rng, threads);
+	p.threads = rig_min(p.threads, rig_max(1, cpus / p.mappers));
 	/* the same on each machine for the same seed, unless the pool is too small for it */
-	p.pages = rig_max(2, rig_min(rig_pick(&rng, pages), pool_pages / p.groups));
+	p.pages = rig_pick(&rng, pages);
+	p.pages = rig_max(2, rig_min(p.pages, pool_pages / p.groups));
 	p.chunk = rig_pick(&rng, chunks);
 	p.pause = rig_pick(&rng, pauses);
 	p.write = rig_pick(&rng, writes);
