@@ -32,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -870,6 +871,85 @@ static inline int64_t rig_kpage(const char *path, uint64_t pfn)
 		value = -1;
 	close(fd);
 	return value;
+}
+
+/*
+ * Knobs of procfs and sysfs that a workload turns are put back when it exits,
+ * the last one first. A worker leaves through _exit() and puts back nothing.
+ * Two workloads on one machine take turns, or the second would put back what
+ * the first one set.
+ */
+#define RIG_MAX_KNOBS	32
+
+static struct rig_knob {
+	char path[128];
+	char before[64];
+} rig_knobs[RIG_MAX_KNOBS];
+
+static unsigned int rig_nr_knobs;
+static pid_t rig_knobs_owner;
+static int rig_knobs_lock = -1;
+
+/* The first line of a file; of a choice ("always [madvise] never") what is in brackets. */
+static inline bool rig_read_choice(const char *path, char *text, size_t size)
+{
+	char line[256] = "";
+	char *from, *to;
+	FILE *f = fopen(path, "re");
+
+	if (!f)
+		return false;
+	from = fgets(line, sizeof(line), f);
+	fclose(f);
+	if (!from)
+		return false;
+	to = strchr(line, '[');
+	if (to)
+		from = to + 1;
+	to = from + strcspn(from, "]\n");
+	snprintf(text, size, "%.*s", (int)(to - from), from);
+	return true;
+}
+
+static inline void rig_put_back_knobs(void)
+{
+	if (getpid() != rig_knobs_owner)
+		return;
+	while (rig_nr_knobs) {
+		rig_nr_knobs--;
+		rig_write_text(rig_knobs[rig_nr_knobs].path, rig_knobs[rig_nr_knobs].before);
+	}
+	if (rig_knobs_lock >= 0)
+		close(rig_knobs_lock);
+	rig_knobs_lock = -1;
+}
+
+/* Returns false when there is no such knob, or it does not take the text. */
+static inline bool rig_turn(const char *path, const char *text)
+{
+	struct rig_knob *knob = &rig_knobs[rig_nr_knobs];
+	unsigned int i;
+
+	for (i = 0; i < rig_nr_knobs; i++)
+		if (!strcmp(rig_knobs[i].path, path))
+			return rig_write_text(path, text);
+	if (rig_nr_knobs == RIG_MAX_KNOBS)
+		rig_bail("more than %d knobs", RIG_MAX_KNOBS);
+	if (rig_knobs_lock < 0) {
+		rig_knobs_lock = open("/sys/kernel/mm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (rig_knobs_lock >= 0 && flock(rig_knobs_lock, LOCK_EX))
+			rig_bail("lock of the knobs: %s", strerror(errno));
+	}
+	snprintf(knob->path, sizeof(knob->path), "%s", path);
+	if (!rig_read_choice(path, knob->before, sizeof(knob->before)) ||
+	    !rig_write_text(path, text))
+		return false;
+	rig_nr_knobs++;
+	if (!rig_knobs_owner) {
+		rig_knobs_owner = getpid();
+		atexit(rig_put_back_knobs);
+	}
+	return true;
 }
 
 /* ---- stamps ---- */

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig.coverage import least
 from rig import detection
+from rig.coverage import least
 from rig.detection import Outcome, Selfcheck
 from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
 from rig.results import Run

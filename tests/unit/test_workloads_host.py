@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 SOURCES = Path(__file__).resolve().parents[2] / "guest-workloads"
-WORKLOADS = ("truncate-race", "fault-stress", "static-faults", "reclaim-race")
+WORKLOADS = ("truncate-race", "fault-stress", "static-faults", "reclaim-race", "huge-race", "hugetlb-race")
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
 PASS, FAIL, SKIP, BROKEN = 0, 1, 4, 99
 RESULT = re.compile(r"(not ok|ok) (\d+) (\S+)(?: # SKIP (.+))?")
