@@ -8,7 +8,8 @@
  * machine. Mappers fault the same pages in, with fault-around, drop them, store
  * through shared mappings, make private copies and fork.
  *
- *   read-private, read-shared   a file that never changes, read by all
+ *   read-private                a file that never changes, read by all
+ *   update-private, -shared     a file that is written anew in place, by write()
  *   write-shared                each page has an owner that stores into it
  *   cow-fork                    private copies, and children that inherit them
  *   dirty-zap                   pages which only the page table calls dirty are
@@ -16,7 +17,10 @@
  *                               them, then reclaimed and read again
  *
  * Legal outcomes of one look at a page:
- *   - read-*: the stamp that the file was made with;
+ *   - read-private: the stamp that the file was made with;
+ *   - update-*: a stamp of the right page, whole or torn, whole ones no older
+ *     than the last write() that had returned before the look (a mapping of a
+ *     page that was migrated away stays behind);
  *   - write-shared: the owner sees the stamp that it stored last, others a
  *     stamp of the right page, whole or torn; after the case the file has what
  *     the owners stored last, through a page cache that was dropped (ext4, xfs)
@@ -49,10 +53,10 @@
 #define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
 #define FIRST		1	/* generation of the stamps that a file is made with */
 
-/* Soft-offlined pages are gone for good: no more than one in so many of the machine's. */
-#define OFFLINE_SHARE	256
+/* Soft-offlined pages are gone for good: a case takes no more than one in so many of the machine's. */
+#define OFFLINE_SHARE	1024
 
-enum look { LOOK_READ, LOOK_WRITE, LOOK_COW, LOOK_ZAP };
+enum look { LOOK_READ, LOOK_UPDATE, LOOK_WRITE, LOOK_COW, LOOK_ZAP };
 
 struct race {
 	const char *name;
@@ -62,8 +66,9 @@ struct race {
 };
 
 static const struct race races[] = {
-	{ "read-private", LOOK_READ, false, 3 },
-	{ "read-shared", LOOK_READ, true, 2 },
+	{ "read-private", LOOK_READ, false, 1 },
+	{ "update-private", LOOK_UPDATE, false, 3 },
+	{ "update-shared", LOOK_UPDATE, true, 2 },
 	{ "write-shared", LOOK_WRITE, true, 2 },
 	{ "cow-fork", LOOK_COW, false, 2 },
 	{ "dirty-zap", LOOK_ZAP, true, 3 },
@@ -115,7 +120,7 @@ static const struct rig_program program = {
 	.name = "migrate-race",
 	.about = "migrate-race: migration between nodes, compaction and soft offline against faults.\n"
 		 "All data is verified.",
-	.cases = "read-private read-shared write-shared cow-fork dirty-zap",
+	.cases = "read-private update-private update-shared write-shared cow-fork dirty-zap",
 	.options = options,
 	.nr_options = RIG_COUNT(options),
 };
@@ -125,6 +130,7 @@ struct shared {
 	uint64_t addr[MAX_PROCESSES][MAX_THREADS];
 	int pid[MAX_PROCESSES];
 	uint64_t stored[MAX_PAGES];	/* youngest generation that an owner stored */
+	uint64_t newest;		/* youngest that the updater began to write */
 	uint64_t offlined;
 };
 
@@ -146,7 +152,7 @@ static bool on_tmpfs, in_guest;
 static uint64_t nodes;
 
 static char title_lost[96], title_zero[96], title_wrong[96], title_corrupt[96], title_future[96];
-static char title_bus[96];
+static char title_bus[96], title_stale[96];
 
 static void make_titles(void)
 {
@@ -156,6 +162,7 @@ static void make_titles(void)
 	TITLE(title_wrong, "data of another page");
 	TITLE(title_corrupt, "corrupt data");
 	TITLE(title_future, "data that was never written");
+	TITLE(title_stale, "stale data");
 	TITLE(title_bus, "unexpected SIGBUS");
 #undef TITLE
 }
@@ -223,6 +230,40 @@ static bool read_page(char *page, struct rig_stamp *out)
 	return true;
 }
 
+/* Whatever the updater wrote, but nothing that it had replaced before the look. */
+static void check_updated(const struct rig_stamp *seen, uint64_t index, uint64_t least)
+{
+	uint64_t newest = rig_load(&shared->newest);
+	unsigned int end;
+
+	for (end = 0; end < RIG_ENDS; end++) {
+		const char *title = NULL;
+
+		switch (rig_judge(&seen[end], index, end, least - 1, newest)) {
+		case RIG_LIVE:
+		case RIG_TORN:
+			break;
+		case RIG_ZERO:
+			title = title_zero;
+			break;
+		case RIG_STALE:
+			title = title_stale;
+			break;
+		case RIG_WRONG_PAGE:
+			title = title_wrong;
+			break;
+		case RIG_FUTURE:
+			title = title_future;
+			break;
+		}
+		if (title)
+			rig_found(title, "page %" PRIu64 " %s has generation %" PRIu64 " where %#"
+				  PRIx64 ", written %" PRIu64 ", newest %" PRIu64, index,
+				  end == RIG_HEAD ? "head" : "tail", seen[end].generation,
+				  seen[end].where, least, newest);
+	}
+}
+
 static bool owns(const struct mapper *m, uint64_t index)
 {
 	uint64_t owners = plan.processes * plan.threads;
@@ -244,13 +285,16 @@ static uint64_t wanted(const struct mapper *m, uint64_t index)
 
 static void check_page(struct mapper *m, const char *who, uint64_t index)
 {
+	uint64_t least = rig_load(&shared->stored[index]);
 	struct rig_stamp seen[RIG_ENDS];
 
 	m->counts[C_READS]++;
-	if (read_page(m->base + (index - plan.align) * RIG_PAGE, seen))
-		check_stamps(who, seen, index, wanted(m, index));
-	else
+	if (!read_page(m->base + (index - plan.align) * RIG_PAGE, seen))
 		rig_found(title_bus, "%s: page %" PRIu64, who, index);
+	else if (race->look == LOOK_UPDATE)
+		check_updated(seen, index, least);
+	else
+		check_stamps(who, seen, index, wanted(m, index));
 }
 
 static void store_page(struct mapper *m, uint64_t index)
@@ -304,6 +348,7 @@ static void sweep(struct mapper *m)
 	uint64_t moved = rig_load(&rig_shared->counters[C_MOVES]);
 	long i;
 
+	/* what stays mapped while pages move on is what shows that it was left behind */
 	if (race->look == LOOK_READ || !rig_below(&m->rng, 3))
 		drop(m);
 	for (i = plan.align + rig_below(&m->rng, plan.stride); i < plan.pages; i += plan.stride)
@@ -337,7 +382,8 @@ static void flush_counts(uint64_t *counts)
 static void *thread_main(void *arg)
 {
 	struct mapper *m = arg;
-	int prot = PROT_READ | (race->look == LOOK_READ ? 0 : PROT_WRITE);
+	bool stores = race->look == LOOK_WRITE || race->look == LOOK_COW;
+	int prot = PROT_READ | (stores ? PROT_WRITE : 0);
 
 	if (mmap(m->base, map_len(), prot, MAP_FIXED | (race->shared ? MAP_SHARED : MAP_PRIVATE),
 		 file_fd, plan.align * RIG_PAGE) == MAP_FAILED) {
@@ -422,11 +468,14 @@ static void offline(struct mover *m, char *page)
 {
 	uint64_t most = sysconf(_SC_PHYS_PAGES) / OFFLINE_SHARE;
 
-	if (!in_guest || rig_add(&shared->offlined, 1) >= most) {
+	if (!in_guest || rig_load(&shared->offlined) >= most) {
 		rig_sleep_ns(10000000);
 		return;
 	}
-	m->counts[C_OFFLINED] += !madvise(page, RIG_PAGE, MADV_SOFT_OFFLINE);
+	if (!madvise(page, RIG_PAGE, MADV_SOFT_OFFLINE)) {
+		rig_add(&shared->offlined, 1);
+		m->counts[C_OFFLINED]++;
+	}
 }
 
 /* A range of a mapper half of the time (its private copies move too), else of this process. */
@@ -447,7 +496,7 @@ static void move_once(struct mover *m)
 	mask = 1ul << m->node;
 	switch (plan.how) {
 	case BY_MOVE_PAGES:
-		if (theirs && (race->look != LOOK_READ || rig_below(&m->rng, 2)))
+		if (theirs && (race->look == LOOK_COW || rig_below(&m->rng, 2)))
 			move_range(m, shared->pid[process], (char *)theirs + first * RIG_PAGE, nr);
 		else
 			move_range(m, 0, page, nr);
@@ -489,6 +538,29 @@ static void mover_main(void *arg)
 		}
 		move_once(&m);
 		flush_counts(m.counts);
+	}
+}
+
+/* Writes every page anew, in place, with the next generation. */
+static void updater_main(void *arg)
+{
+	struct rig_rng rng = rig_rng_for(race->name, 4000);
+	static char page[RIG_PAGE];
+	uint64_t generation;
+	long i;
+
+	(void)arg;
+	for (generation = FIRST + 1; !rig_stopped(); generation++) {
+		rig_store(&shared->newest, generation);
+		for (i = 0; i < plan.pages && !rig_stopped(); i++) {
+			rig_stamp_page(page, generation, i);
+			if (!lies("stale") && !rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
+				rig_broken("write: %s", strerror(errno));
+			else
+				rig_store(&shared->stored[i], generation);
+			rig_count(C_WRITES, 1);
+		}
+		rig_sleep_ns(1000000 * (1 + rig_below(&rng, 10)));
 	}
 }
 
@@ -682,7 +754,7 @@ static void draw_plan(unsigned int episode)
 	static const long batches[] = { 1, 16, 64, 256, 256 };
 	static const long far[] = { BY_MOVE_PAGES, BY_MOVE_PAGES, BY_MOVE_PAGES, BY_MBIND,
 				    BY_MIGRATE_PAGES, BY_COMPACTION, BY_OFFLINE };
-	static const long near[] = { BY_COMPACTION, BY_OFFLINE, BY_OFFLINE };
+	static const long near[] = { BY_COMPACTION, BY_OFFLINE };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 65536, 2 << 20 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
 	const long cpus = rig_cpus();
@@ -736,6 +808,7 @@ static void make_file(unsigned int episode)
 		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * MAX_PAGES * RIG_PAGE / 1024);
 	on_tmpfs = fs.f_type == TMPFS_MAGIC;
 	memset(shared->addr, 0, sizeof(shared->addr));
+	shared->newest = FIRST;
 	file_fd = rig_open_file("migrate", episode, NULL);
 	for (i = 0; i < plan.pages; i++) {
 		rig_stamp_page(page, FIRST, i);
@@ -814,6 +887,8 @@ static void run_episode(unsigned int episode, int64_t ns)
 			rig_spawn(process_main, (void *)i);
 		for (i = 0; i < plan.movers; i++)
 			rig_spawn(mover_main, (void *)i);
+		if (race->look == LOOK_UPDATE)
+			rig_spawn(updater_main, NULL);
 	}
 	rig_case_run(ns);
 	if (race->look == LOOK_WRITE)
@@ -832,7 +907,7 @@ static void run_race(int64_t ns)
 	const bool zap = race->look == LOOK_ZAP;
 	const struct rig_gate gates[] = {
 		{ C_MOVES, rig_max(3, rig_min(100, 3 * ns / second)) },
-		{ C_MIGRATED, rig_max(16, rig_min(1000, 32 * ns / second)) },
+		{ C_MIGRATED, rig_max(8, rig_min(1000, 8 * ns / second)) },
 		{ C_COLLISIONS, zap ? 0 : rig_max(3, rig_min(100, 3 * ns / second)) },
 		{ C_ZAPS_CAUGHT, zap ? 1 : 0 },
 	};
@@ -840,6 +915,7 @@ static void run_race(int64_t ns)
 	rig_diag("case %s", race->name);
 	rig_case_begin();
 	make_titles();
+	shared->offlined = 0;
 	for (i = 0; i < nr && !rig_case_over(); i++)
 		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
 	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
