@@ -9,7 +9,9 @@
  * through shared mappings, make private copies and fork.
  *
  *   read-private                a file that never changes, read by all
- *   update-private, -shared     a file that is written anew in place, by write()
+ *   coherent-private, -shared   the same, and each thread stores into words of
+ *                               its own through a second mapping, which must
+ *                               show in the first one
  *   write-shared                each page has an owner that stores into it
  *   cow-fork                    private copies, and children that inherit them
  *   dirty-zap                   pages which only the page table calls dirty are
@@ -18,9 +20,8 @@
  *
  * Legal outcomes of one look at a page:
  *   - read-private: the stamp that the file was made with;
- *   - update-*: a stamp of the right page, whole or torn, whole ones no older
- *     than the last write() that had returned before the look (a mapping of a
- *     page that was migrated away stays behind);
+ *   - coherent-*: that stamp, and in each word what its thread has just stored
+ *     (otherwise one mapping stayed behind at a page that was migrated away);
  *   - write-shared: the owner sees the stamp that it stored last, others a
  *     stamp of the right page, whole or torn; after the case the file has what
  *     the owners stored last, through a page cache that was dropped (ext4, xfs)
@@ -50,13 +51,15 @@
 #define MAX_PAGES	256	/* less than a huge page, so that tmpfs has none */
 #define MAX_PROCESSES	32
 #define MAX_THREADS	4
+#define MAX_REQUEST	2048	/* pages in one move_pages() */
 #define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
+#define WORDS		1024			/* offset of the threads' own words in a page */
 #define FIRST		1	/* generation of the stamps that a file is made with */
 
-/* Soft-offlined pages are gone for good: a case takes no more than one in so many of the machine's. */
+/* Soft-offlined pages are gone for good: a case takes at most one in so many of the machine's. */
 #define OFFLINE_SHARE	1024
 
-enum look { LOOK_READ, LOOK_UPDATE, LOOK_WRITE, LOOK_COW, LOOK_ZAP };
+enum look { LOOK_READ, LOOK_COHERENT, LOOK_WRITE, LOOK_COW, LOOK_ZAP };
 
 struct race {
 	const char *name;
@@ -67,8 +70,8 @@ struct race {
 
 static const struct race races[] = {
 	{ "read-private", LOOK_READ, false, 1 },
-	{ "update-private", LOOK_UPDATE, false, 3 },
-	{ "update-shared", LOOK_UPDATE, true, 2 },
+	{ "coherent-private", LOOK_COHERENT, false, 3 },
+	{ "coherent-shared", LOOK_COHERENT, true, 2 },
 	{ "write-shared", LOOK_WRITE, true, 2 },
 	{ "cow-fork", LOOK_COW, false, 2 },
 	{ "dirty-zap", LOOK_ZAP, true, 3 },
@@ -93,14 +96,15 @@ struct plan {
 	long pages;
 	long align;		/* first page of the file that is mapped */
 	long stride;
-	long batch;		/* pages in one request to migrate */
+	long batch;		/* pages that are migrated together */
+	long times;		/* to and fro in one request */
 	long how;
 	long fault_around;
 };
 
 static long plan_ms = 1000;	/* of one episode */
 
-static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
 
 static struct rig_option options[] = {
 	{ "episode", "milliseconds until the next plan is drawn", &plan_ms, 100, 3600000 },
@@ -110,7 +114,8 @@ static struct rig_option options[] = {
 	{ "pages", "length of the file", &given.pages, 20, MAX_PAGES },
 	{ "align", "first page that is mapped", &given.align, 0, 16 },
 	{ "stride", "touch one page in so many", &given.stride, 1, 512 },
-	{ "batch", "pages in one request", &given.batch, 1, MAX_PAGES },
+	{ "batch", "pages that are migrated together", &given.batch, 1, MAX_PAGES },
+	{ "times", "to and fro in one request", &given.times, 1, MAX_REQUEST },
 	{ "how", "0 move_pages 1 mbind 2 migrate_pages 3 compaction 4 soft offline",
 	  &given.how, 0, NR_HOW - 1 },
 	{ "fault-around", "fault_around_bytes, 0 leaves it", &given.fault_around, 0, 2 << 20 },
@@ -120,7 +125,7 @@ static const struct rig_program program = {
 	.name = "migrate-race",
 	.about = "migrate-race: migration between nodes, compaction and soft offline against faults.\n"
 		 "All data is verified.",
-	.cases = "read-private update-private update-shared write-shared cow-fork dirty-zap",
+	.cases = "read-private coherent-private coherent-shared write-shared cow-fork dirty-zap",
 	.options = options,
 	.nr_options = RIG_COUNT(options),
 };
@@ -130,8 +135,8 @@ struct shared {
 	uint64_t addr[MAX_PROCESSES][MAX_THREADS];
 	int pid[MAX_PROCESSES];
 	uint64_t stored[MAX_PAGES];	/* youngest generation that an owner stored */
-	uint64_t newest;		/* youngest that the updater began to write */
 	uint64_t offlined;
+	uint32_t moving;		/* requests under way */
 };
 
 struct mapper {
@@ -139,6 +144,7 @@ struct mapper {
 	unsigned int thread;
 	char *base;		/* where page `align` of the file is mapped */
 	struct rig_rng rng;
+	char *other;		/* of the same pages, shared and writable; coherent-* only */
 	uint64_t generation;
 	uint64_t expected[MAX_PAGES];	/* in private copies, 0 = the file */
 	uint64_t counts[NR_COUNTERS];
@@ -230,38 +236,25 @@ static bool read_page(char *page, struct rig_stamp *out)
 	return true;
 }
 
-/* Whatever the updater wrote, but nothing that it had replaced before the look. */
-static void check_updated(const struct rig_stamp *seen, uint64_t index, uint64_t least)
+/*
+ * What is stored through one mapping shows in the other. Words of one thread,
+ * so that nobody else has to be waited for.
+ */
+static void check_coherence(struct mapper *m, uint64_t index)
 {
-	uint64_t newest = rig_load(&shared->newest);
-	unsigned int end;
+	size_t offset = (index - plan.align) * RIG_PAGE + WORDS +
+			8 * (m->process * MAX_THREADS + m->thread);
+	uint64_t *there = (uint64_t *)(m->other + offset);
+	uint64_t *here = (uint64_t *)(m->base + offset), got;
 
-	for (end = 0; end < RIG_ENDS; end++) {
-		const char *title = NULL;
-
-		switch (rig_judge(&seen[end], index, end, least - 1, newest)) {
-		case RIG_LIVE:
-		case RIG_TORN:
-			break;
-		case RIG_ZERO:
-			title = title_zero;
-			break;
-		case RIG_STALE:
-			title = title_stale;
-			break;
-		case RIG_WRONG_PAGE:
-			title = title_wrong;
-			break;
-		case RIG_FUTURE:
-			title = title_future;
-			break;
-		}
-		if (title)
-			rig_found(title, "page %" PRIu64 " %s has generation %" PRIu64 " where %#"
-				  PRIx64 ", written %" PRIu64 ", newest %" PRIu64, index,
-				  end == RIG_HEAD ? "head" : "tail", seen[end].generation,
-				  seen[end].where, least, newest);
-	}
+	__atomic_store_n(there, ++m->generation, __ATOMIC_SEQ_CST);
+	got = __atomic_load_n(here, __ATOMIC_SEQ_CST);
+	m->counts[C_WRITES]++;
+	if (got == m->generation && !lies("stale"))
+		return;
+	rig_found(title_stale, "page %" PRIu64 ": stored %" PRIu64 ", read %" PRIu64
+		  ", pagemap %#" PRIx64 " and %#" PRIx64, index, m->generation, got,
+		  rig_pagemap(there), rig_pagemap(here));
 }
 
 static bool owns(const struct mapper *m, uint64_t index)
@@ -285,14 +278,11 @@ static uint64_t wanted(const struct mapper *m, uint64_t index)
 
 static void check_page(struct mapper *m, const char *who, uint64_t index)
 {
-	uint64_t least = rig_load(&shared->stored[index]);
 	struct rig_stamp seen[RIG_ENDS];
 
 	m->counts[C_READS]++;
 	if (!read_page(m->base + (index - plan.align) * RIG_PAGE, seen))
 		rig_found(title_bus, "%s: page %" PRIu64, who, index);
-	else if (race->look == LOOK_UPDATE)
-		check_updated(seen, index, least);
 	else
 		check_stamps(who, seen, index, wanted(m, index));
 }
@@ -345,11 +335,10 @@ static void fork_and_look(struct mapper *m)
 
 static void sweep(struct mapper *m)
 {
-	uint64_t moved = rig_load(&rig_shared->counters[C_MOVES]);
+	uint32_t seq = rig_load(&shared->moving);
 	long i;
 
-	/* what stays mapped while pages move on is what shows that it was left behind */
-	if (race->look == LOOK_READ || !rig_below(&m->rng, 3))
+	if (race->look == LOOK_READ || race->look == LOOK_COHERENT || !rig_below(&m->rng, 3))
 		drop(m);
 	for (i = plan.align + rig_below(&m->rng, plan.stride); i < plan.pages; i += plan.stride)
 		check_page(m, "reader", i);
@@ -361,11 +350,15 @@ static void sweep(struct mapper *m)
 				store_page(m, i);
 		}
 	}
-	for (i = plan.align; i < plan.pages; i++)
+	/* what was faulted in is looked at as soon as possible, and the faults are what matters */
+	for (i = plan.align; i < plan.pages && race->look == LOOK_COHERENT; i++)
+		check_coherence(m, i);
+	for (i = plan.align; i < plan.pages && (race->look != LOOK_COHERENT ||
+						!rig_below(&m->rng, 64)); i++)
 		check_page(m, "reader", i);
 	if (race->look == LOOK_COW && plan.threads == 1 && !rig_below(&m->rng, 4))
 		fork_and_look(m);
-	if (moved != rig_load(&rig_shared->counters[C_MOVES]))
+	if (seq || rig_load(&shared->moving))
 		m->counts[C_COLLISIONS]++;
 }
 
@@ -389,6 +382,14 @@ static void *thread_main(void *arg)
 		 file_fd, plan.align * RIG_PAGE) == MAP_FAILED) {
 		rig_broken("mmap: %s", strerror(errno));
 		return NULL;
+	}
+	if (race->look == LOOK_COHERENT) {
+		m->other = mmap(NULL, map_len(), PROT_READ | PROT_WRITE, MAP_SHARED, file_fd,
+				plan.align * RIG_PAGE);
+		if (m->other == MAP_FAILED) {
+			rig_broken("mmap: %s", strerror(errno));
+			return NULL;
+		}
 	}
 	rig_store(&shared->addr[m->process][m->thread], (uint64_t)m->base);
 	while (!rig_stopped()) {
@@ -449,19 +450,26 @@ static long next_node(long node)
 	return node;
 }
 
-/* Asks for the pages at base + first.. of a process to be on the mover's node. */
-static void move_range(struct mover *m, int pid, char *base, long nr)
+/*
+ * Asks for the pages of a process to be on this node, then on the next, to and
+ * fro: a request has to empty the lists of all CPUs first, which takes longer
+ * than to migrate.
+ */
+static void move_range(struct mover *m, int pid, char *base, long nr, long times)
 {
-	static void *addrs[MAX_PAGES];
-	static int to[MAX_PAGES], status[MAX_PAGES];
-	long i;
+	static int to[MAX_REQUEST], status[MAX_REQUEST];
+	static void *addrs[MAX_REQUEST];
+	long i, n = 0;
 
-	for (i = 0; i < nr; i++) {
-		addrs[i] = base + i * RIG_PAGE;
-		to[i] = m->node;
-		status[i] = -1;
+	for (; times && n + nr <= MAX_REQUEST; times--) {
+		m->node = next_node(m->node);
+		for (i = 0; i < nr; i++, n++) {
+			addrs[n] = base + i * RIG_PAGE;
+			to[n] = m->node;
+			status[n] = -1;
+		}
 	}
-	syscall(SYS_move_pages, pid, nr, addrs, to, status, MPOL_MF_MOVE_ALL);
+	syscall(SYS_move_pages, pid, n, addrs, to, status, MPOL_MF_MOVE_ALL);
 }
 
 static void offline(struct mover *m, char *page)
@@ -494,12 +502,14 @@ static void move_once(struct mover *m)
 		madvise(page, nr * RIG_PAGE, MADV_POPULATE_READ);
 	m->node = next_node(m->node);
 	mask = 1ul << m->node;
+	rig_add(&shared->moving, 1);
 	switch (plan.how) {
 	case BY_MOVE_PAGES:
 		if (theirs && (race->look == LOOK_COW || rig_below(&m->rng, 2)))
-			move_range(m, shared->pid[process], (char *)theirs + first * RIG_PAGE, nr);
+			move_range(m, shared->pid[process], (char *)theirs + first * RIG_PAGE, nr,
+				   plan.times);
 		else
-			move_range(m, 0, page, nr);
+			move_range(m, 0, page, nr, plan.times);
 		break;
 	case BY_MBIND:
 		syscall(SYS_mbind, page, nr * RIG_PAGE, MPOL_BIND, &mask, 64ul, MPOL_MF_MOVE_ALL);
@@ -516,6 +526,7 @@ static void move_once(struct mover *m)
 		offline(m, page);
 		break;
 	}
+	rig_add(&shared->moving, -1);
 	m->counts[C_MOVES]++;
 }
 
@@ -541,29 +552,6 @@ static void mover_main(void *arg)
 	}
 }
 
-/* Writes every page anew, in place, with the next generation. */
-static void updater_main(void *arg)
-{
-	struct rig_rng rng = rig_rng_for(race->name, 4000);
-	static char page[RIG_PAGE];
-	uint64_t generation;
-	long i;
-
-	(void)arg;
-	for (generation = FIRST + 1; !rig_stopped(); generation++) {
-		rig_store(&shared->newest, generation);
-		for (i = 0; i < plan.pages && !rig_stopped(); i++) {
-			rig_stamp_page(page, generation, i);
-			if (!lies("stale") && !rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-				rig_broken("write: %s", strerror(errno));
-			else
-				rig_store(&shared->stored[i], generation);
-			rig_count(C_WRITES, 1);
-		}
-		rig_sleep_ns(1000000 * (1 + rig_below(&rng, 10)));
-	}
-}
-
 /* ---- dirty-zap ---- */
 
 /*
@@ -583,11 +571,7 @@ static void zap_mover_main(void *arg)
 			sched_yield();
 			continue;
 		}
-		m.node = next_node(m.node);
-		if (plan.how == BY_COMPACTION && in_guest)
-			rig_write_text("/proc/sys/vm/compact_memory", "1");
-		else if (plan.how == BY_MOVE_PAGES)
-			move_range(&m, shared->pid[0], (char *)theirs, plan.pages);
+		move_range(&m, shared->pid[0], (char *)theirs, plan.pages, plan.times);
 		m.counts[C_MOVES]++;
 		flush_counts(m.counts);
 	}
@@ -743,7 +727,25 @@ static const char *unsupported(const struct race *r)
 	return NULL;
 }
 
-/* Always draws everything in the same order: what is given on the command line shifts nothing. */
+/*
+ * The sharpest plan known: few pages, of which many threads fault in the same
+ * ones, migrated together and all the time.
+ */
+static void sharpen(struct plan *p)
+{
+	p->pages = rig_min(p->pages, 64);
+	p->threads = rig_max(1, rig_min(3, (long)rig_cpus() / p->processes));
+	p->movers = 1;
+	p->stride = 16;
+	p->batch = MAX_PAGES;
+	p->times = 32;
+	p->fault_around = 65536;
+}
+
+/*
+ * Every other episode is sharp. Always draws everything in the same order: what
+ * is given on the command line shifts nothing else.
+ */
 static void draw_plan(unsigned int episode)
 {
 	static const long processes[] = { 1, 1, 2, 2, 3 };
@@ -752,6 +754,7 @@ static void draw_plan(unsigned int episode)
 	static const long pages[] = { 32, 64, 64, 128, 256 };
 	static const long strides[] = { 1, 4, 16, 16, 16 };
 	static const long batches[] = { 1, 16, 64, 256, 256 };
+	static const long timess[] = { 1, 8, 32 };
 	static const long far[] = { BY_MOVE_PAGES, BY_MOVE_PAGES, BY_MOVE_PAGES, BY_MBIND,
 				    BY_MIGRATE_PAGES, BY_COMPACTION, BY_OFFLINE };
 	static const long near[] = { BY_COMPACTION, BY_OFFLINE };
@@ -767,10 +770,14 @@ static void draw_plan(unsigned int episode)
 	p.align = rig_below(&rng, 17);
 	p.stride = rig_pick(&rng, strides);
 	p.batch = rig_pick(&rng, batches);
+	p.times = rig_pick(&rng, timess);
 	p.how = rig_pick(&rng, far);
 	if (!(nodes & (nodes - 1)))
 		p.how = rig_pick(&rng, near);
 	p.fault_around = rig_pick(&rng, arounds);
+
+	if (episode % 2)
+		sharpen(&p);
 
 #define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
 	TAKE(processes);
@@ -780,20 +787,21 @@ static void draw_plan(unsigned int episode)
 	TAKE(align);
 	TAKE(stride);
 	TAKE(batch);
+	TAKE(times);
 	TAKE(how);
 	TAKE(fault_around);
 #undef TAKE
 	/* only a request that names pages can be aimed at those of the zapper */
-	if (race->look == LOOK_ZAP && (plan.how == BY_MBIND || plan.how == BY_MIGRATE_PAGES))
-		plan.how = BY_MOVE_PAGES;
+	if (race->look == LOOK_ZAP && plan.how != BY_OFFLINE)
+		plan.how = nodes & (nodes - 1) ? BY_MOVE_PAGES : BY_OFFLINE;
 }
 
 static void print_plan(unsigned int episode)
 {
 	rig_diag("param e%u=processes:%ld,threads:%ld,movers:%ld,pages:%ld,align:%ld,stride:%ld,"
-		 "batch:%ld,how:%ld,fault-around:%ld", episode, plan.processes, plan.threads,
-		 plan.movers, plan.pages, plan.align, plan.stride, plan.batch, plan.how,
-		 plan.fault_around);
+		 "batch:%ld,times:%ld,how:%ld,fault-around:%ld", episode, plan.processes, plan.threads,
+		 plan.movers, plan.pages, plan.align, plan.stride, plan.batch, plan.times,
+		 plan.how, plan.fault_around);
 }
 
 static void make_file(unsigned int episode)
@@ -808,7 +816,7 @@ static void make_file(unsigned int episode)
 		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * MAX_PAGES * RIG_PAGE / 1024);
 	on_tmpfs = fs.f_type == TMPFS_MAGIC;
 	memset(shared->addr, 0, sizeof(shared->addr));
-	shared->newest = FIRST;
+	shared->moving = 0;
 	file_fd = rig_open_file("migrate", episode, NULL);
 	for (i = 0; i < plan.pages; i++) {
 		rig_stamp_page(page, FIRST, i);
@@ -887,8 +895,6 @@ static void run_episode(unsigned int episode, int64_t ns)
 			rig_spawn(process_main, (void *)i);
 		for (i = 0; i < plan.movers; i++)
 			rig_spawn(mover_main, (void *)i);
-		if (race->look == LOOK_UPDATE)
-			rig_spawn(updater_main, NULL);
 	}
 	rig_case_run(ns);
 	if (race->look == LOOK_WRITE)
@@ -907,7 +913,7 @@ static void run_race(int64_t ns)
 	const bool zap = race->look == LOOK_ZAP;
 	const struct rig_gate gates[] = {
 		{ C_MOVES, rig_max(3, rig_min(100, 3 * ns / second)) },
-		{ C_MIGRATED, rig_max(8, rig_min(1000, 8 * ns / second)) },
+		{ C_MIGRATED, zap ? 1 : rig_max(8, rig_min(1000, 8 * ns / second)) },
 		{ C_COLLISIONS, zap ? 0 : rig_max(3, rig_min(100, 3 * ns / second)) },
 		{ C_ZAPS_CAUGHT, zap ? 1 : 0 },
 	};
