@@ -952,6 +952,64 @@ static inline bool rig_turn(const char *path, const char *text)
 	return true;
 }
 
+/* The NUMA nodes that have memory, at most 64, as a mask; 1 where the kernel does not say. */
+static inline uint64_t rig_nodes(void)
+{
+	char text[256] = "", *p = text, *end;
+	int fd = open("/sys/devices/system/node/has_memory", O_RDONLY | O_CLOEXEC);
+	uint64_t mask = 0;
+	unsigned long a, b;
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		text[0] = 0;
+	if (fd >= 0)
+		close(fd);
+	while (isdigit((unsigned char)*p)) {
+		a = strtoul(p, &end, 10);
+		b = *end == '-' ? strtoul(end + 1, &end, 10) : a;
+		for (; a <= b && a < 64; a++)
+			mask |= 1ull << a;
+		p = *end == ',' ? end + 1 : end;
+	}
+	return mask ? mask : 1;
+}
+
+/* Keeps the calling thread on the nr-th of the CPUs that this process may use, modulo their number. */
+static inline void rig_pin(unsigned int nr)
+{
+	unsigned int cpu, left = nr % rig_cpus();
+	cpu_set_t all, one;
+
+	if (sched_getaffinity(getpid(), sizeof(all), &all))
+		return;
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &all) && !left--)
+			break;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	sched_setaffinity(0, sizeof(one), &one);
+}
+
+/*
+ * From now on the calling thread runs as soon as it wakes up. On one CPU with
+ * another thread it opens windows of that one: what it interrupts below a
+ * spinlock goes on to the unlock and no further, and a page lock that it waits
+ * for is handed to it at once. Where that is not allowed nothing changes.
+ */
+static inline bool rig_urgent(void)
+{
+	const struct sched_param param = { .sched_priority = 1 };
+
+	return !sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param);
+}
+
+static inline void rig_sleep_ns(int64_t ns)
+{
+	const struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+
+	nanosleep(&ts, NULL);
+}
+
 /* ---- stamps ---- */
 
 #define RIG_MAGIC	0x7269672d70616765ull
