@@ -110,7 +110,7 @@ class Finder:
             said = ", ".join(sorted(failed))
             notes.append(f"inlined functions of {said} are represented by their callers")
         ranges = (*inlined, *own, *callers)  # the innermost first: an inlined part goes by its own name
-        calls = set()
+        calls: set[functions.Symbol] = set()
         for span in functions.placed(ranges, symbols):
             calls |= functions.called(functions.disassemble(kernel.vmlinux, span.start, span.length), symbols)
         names = {one.name for one in self.touched}
