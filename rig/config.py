@@ -140,12 +140,21 @@ class Timeouts(Model):
     workload: float = Field(60, gt=0, description="past the budget, before a workload counts as hung")
 
 
+class StallsAt(Model):
+    """Stalls inside the functions that the series touches; see stalls.py."""
+
+    share: float = Field(0, ge=0, le=0.5, description="of its time that a vCPU may be stalled for; 0: none")
+    longest_ms: float = Field(20, ge=0.1, le=1000, description="of a stall; each episode draws its own up to this")
+    episode_ms: float = Field(1500, ge=50, le=60_000, description="mean length of an episode")
+
+
 class Perturb(Model):
-    """What the rig does to the schedule of a machine while a workload runs; see perturb.py."""
+    """What the rig does to the schedule of a machine while a workload runs; see perturb.py and stalls.py."""
 
     jitter: bool = Field(False, description="stall vCPU threads of the host at random, from the trial's seed")
     interval_ms: float = Field(10, ge=1, le=10_000, description="mean pause between two stalls")
     length_ms: float = Field(10, ge=1, le=1000, description="the longest stall")
+    stalls: StallsAt = StallsAt()
 
 
 class Selfcheck(Model):

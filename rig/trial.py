@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event
 
-from rig import audit, coverage, ktap, oracles, results, sample
+from rig import audit, coverage, ktap, oracles, results, sample, stalls
 from rig.clock import Deadline, Stopwatch, now
 from rig.config import Machine, Perturb, Workload
 from rig.guest import Guest, GuestRun, NoAnswerError, reach
@@ -23,8 +23,9 @@ from rig.keys import RunKeys
 from rig.model import Cell, Finding, GuestState, Kernel, Perturbation, Side, Timing, TrialResult
 from rig.oracles import Evidence
 from rig.perturb import Able, Jitter
-from rig.qemu import VmSpec
+from rig.qemu import StallPlugin, VmSpec
 from rig.splats import Scanner, in_order
+from rig.stalls import NO_KIT, Kit, Stalls
 from rig.store import write_atomically
 from rig.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
 
@@ -79,6 +80,7 @@ class Lab:
     stop: Event  # set when the run is to end at once
     able: Able  # what may be done to vCPU threads
     rig: str = "rig"  # how reproducers call the rig
+    stalls: Kit = NO_KIT
 
 
 def command(spec: TrialSpec) -> str:
@@ -181,10 +183,19 @@ class _Session:
         self._audited: tuple[Finding, ...] = ()
         self._hung = False  # a command in the guest was not done by its deadline, and the machine lives
         self._run: GuestRun | None = None
+        self._plugin: StallPlugin | None = None
 
     def run(self) -> Evidence:
         """Boot, run, look around, end; returns what was seen."""
         spec, lab = self.spec, self.lab
+        self._plugin = stalls.write_control(
+            self.folder,
+            lab.stalls,
+            spec.kernel.key,
+            vcpus=spec.machine.cpus,
+            share=spec.perturb.stalls.share,
+            seed=spec.seed,
+        )
         vm_spec = VmSpec(
             kernel=spec.kernel.bzimage,
             initrd=lab.image,
@@ -192,6 +203,7 @@ class _Session:
             accelerator=lab.accelerator,
             filesystem=spec.cell.filesystem,
             disk=lab.disks.get(spec.cell.filesystem),
+            stalls=self._plugin,
         )
         with Vm.start(vm_spec, self.folder, on_console=self._on_console) as vm:
             outcome, guest = reach(vm, lab.keys, Deadline(spec.boot_timeout), lambda: self._alive(vm))
@@ -245,11 +257,14 @@ class _Session:
                     self._note([text.removeprefix(_FINDING).strip()])
                 self._on_line(text)
 
-            jitter = self._jitter(vm)
+            jitter, directed = self._jitter(vm), self._directed()
             self._watch = Stopwatch()
-            with jitter or nullcontext():
+            with ExitStack() as stack:
+                for one in (jitter, directed):
+                    if one is not None:
+                        stack.enter_context(one)
                 self._run = guest.run(command(self.spec), self.spec.budget + self.spec.workload_timeout, line)
-            self.perturbation = jitter.report if jitter else None
+            self.perturbation = self._perturbation(jitter, directed)
         self.timing = replace(self.timing, workload=self._run.seconds)
         if self._run.timed_out:
             self._ask_where_it_hangs(vm)
@@ -263,6 +278,26 @@ class _Session:
             return None
         interval, length = wanted.interval_ms / 1000, wanted.length_ms / 1000
         return Jitter(vm.pid, vm.vcpu_threads, self.lab.able, self.spec.seed, interval=interval, length=length)
+
+    def _directed(self) -> Stalls | None:
+        """What stalls vCPUs in the functions of the series, from the trial's seed as well."""
+        wanted, targets = self.spec.perturb.stalls, self.lab.stalls.targets
+        if self._plugin is None or targets is None:
+            return None
+        found = targets[self.spec.kernel.key]
+        kinds = stalls.kinds_of(found)
+        longest, seconds = wanted.longest_ms / 1000, wanted.episode_ms / 1000
+        plan = stalls.episodes(self.spec.seed, kinds, share=wanted.share, longest=longest, seconds=seconds)
+        return Stalls(self._plugin.control, found, plan, self.spec.machine.cpus)
+
+    def _perturbation(self, jitter: Jitter | None, directed: Stalls | None) -> Perturbation | None:
+        """Return what was done, None when nothing was asked for."""
+        done = jitter.report if jitter else None
+        if not self.spec.perturb.stalls.share:
+            return done
+        note = self.lab.stalls.note or "this machine or kernel has nothing to stall"
+        report = directed.report if directed else stalls.nothing(note)
+        return replace(done or Perturbation(kinds=(), steps=0, stalled=0.0), directed=report)
 
     def _leave(self, vm: Vm, guest: Guest) -> None:
         """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed.
