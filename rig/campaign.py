@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,11 +34,15 @@ def open_lab(
     The accelerator is probed with a base kernel: whether the patched one boots is what is to be found out. Without
     `perturbed` nothing is prepared that disturbs a machine, whatever the configuration says.
     """
-    return lab_on(pipeline, root, next(k for (_, side), k in kernels.items() if side is Side.BASE), stop)
+    base = next(kernel for (_, side), kernel in kernels.items() if side is Side.BASE)
+    lab, accelerator = lab_on(pipeline, root, base, stop)
+    if not perturbed:
+        return lab, accelerator
+    return perturb_in(lab, pipeline, kernels.values()), accelerator
 
 
 def lab_on(pipeline: Pipeline, root: Path, base: Kernel, stop: threading.Event) -> tuple[Lab, Accelerator]:
-    """Return what open_lab() does, given the kernel to probe the accelerator with."""
+    """Return what open_lab() does, given the kernel to probe the accelerator with, and nothing that disturbs."""
     made = keys.make_keys(root / "keys")
     image = pipeline.run_image(root / "image.cpio", made)
     accelerator = pipeline.accelerator(base, image)
@@ -49,11 +53,20 @@ def lab_on(pipeline: Pipeline, root: Path, base: Kernel, stop: threading.Event) 
         disks=pipeline.disks,
         accelerator=accelerator.name,
         stop=stop,
-        able=perturb.means() if perturbed and pipeline.config.perturb.jitter else perturb.NOTHING,
-        stalls=pipeline.stall_kit(kernels.values(), accelerator.name) if perturbed else NO_KIT,
+        able=perturb.NOTHING,
+        stalls=NO_KIT,
         rig=pipeline.options.rig,
     )
     return lab, accelerator
+
+
+def perturb_in(lab: Lab, pipeline: Pipeline, kernels: Iterable[Kernel]) -> Lab:
+    """Return the lab with what disturbs machines that run these kernels of the pipeline's series, as configured."""
+    return replace(
+        lab,
+        able=perturb.means() if pipeline.config.perturb.jitter else perturb.NOTHING,
+        stalls=pipeline.stall_kit(kernels, lab.accelerator),
+    )
 
 
 def spec_of(config: Config, kernel: Kernel, cell: Cell, side: Side, *, index: int, seed: int) -> TrialSpec:
