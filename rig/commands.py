@@ -83,7 +83,7 @@ def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: 
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="rig-shell-") as folder:
-        lab, _ = open_lab(pipeline, Path(folder), kernels, threading.Event())
+        lab, _ = open_lab(pipeline, Path(folder), kernels, threading.Event(), perturbed=False)
         return _shell_in(config, ui, lab, cell, kernels[cell.flavour, Side(side)])
 
 

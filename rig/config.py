@@ -140,12 +140,32 @@ class Timeouts(Model):
     workload: float = Field(60, gt=0, description="past the budget, before a workload counts as hung")
 
 
+class StallsAt(Model):
+    """Stalls inside the functions that the series touches; see stalls.py."""
+
+    share: float = Field(0, ge=0, le=0.5, description="of its time that a vCPU may be stalled for; 0: none")
+    longest_ms: float = Field(20, ge=0.1, le=1000, description="of a stall; each episode draws its own up to this")
+    episode_ms: float = Field(1500, ge=50, le=60_000, description="mean length of an episode")
+
+
 class Perturb(Model):
-    """What the rig does to the schedule of a machine while a workload runs; see perturb.py."""
+    """What the rig does to the schedule of a machine while a workload runs; see perturb.py and stalls.py."""
 
     jitter: bool = Field(False, description="stall vCPU threads of the host at random, from the trial's seed")
     interval_ms: float = Field(10, ge=1, le=10_000, description="mean pause between two stalls")
     length_ms: float = Field(10, ge=1, le=1000, description="the longest stall")
+    stalls: StallsAt = StallsAt()
+
+
+class Selfcheck(Model):
+    """How `rig selfcheck` hunts the controls."""
+
+    flavours: Words = Field(("debug",), description="which of the flavours it runs on; all when none of them is there")
+    limit: float = Field(120, gt=0, description="seconds of workload time after which a bad control counts as missed")
+    budget: float = Field(10, gt=0, description="seconds of workload time per trial")
+    seeds: int = Field(1, ge=1, le=99, description="how often each bad control is hunted, each time with other seeds")
+    good_trials: int = Field(200, ge=1, le=100_000, description="trials over the base and all good controls together")
+    threshold: float = Field(0.9, ge=0, le=1, description="the share of the bad controls that must be caught")
 
 
 class Guest(Model):
@@ -173,6 +193,7 @@ class Config(Model):
     seed: int = Field(1, ge=0, lt=2**31, description="trial i of every cell runs with seed + i, on base and patched")
     timeouts: Timeouts = Timeouts()
     perturb: Perturb = Perturb()
+    selfcheck: Selfcheck = Selfcheck()
     prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()
@@ -250,10 +271,12 @@ def _parse(text: str, name: str, hint: str = KEY_HELP) -> tuple[Any, _Positions]
 
 
 def _value(text: str, override: str) -> Any:
-    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` is none)."""
+    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` and `[*/xfs, a]`)."""
     try:
         return _parse(text, f"command line: {override}")[0]
     except ConfigError:
+        if match := re.fullmatch(r"\[([^][{}\"']*)\]", text.strip()):
+            return [word.strip() for word in match[1].split(",")]
         if text.lstrip().startswith(("[", "{", '"', "'")):
             raise
         return text

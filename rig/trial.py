@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event
 
-from rig import audit, coverage, ktap, oracles, results, sample
+from rig import audit, coverage, ktap, oracles, results, sample, stalls
 from rig.clock import Deadline, Stopwatch, now
 from rig.config import Machine, Perturb, Workload
 from rig.guest import Guest, GuestRun, NoAnswerError, reach
@@ -22,8 +23,9 @@ from rig.keys import RunKeys
 from rig.model import Cell, Finding, GuestState, Kernel, Perturbation, Side, Timing, TrialResult
 from rig.oracles import Evidence
 from rig.perturb import Able, Jitter
-from rig.qemu import VmSpec
+from rig.qemu import StallPlugin, VmSpec
 from rig.splats import Scanner, in_order
+from rig.stalls import NO_KIT, Kit, Stalls
 from rig.store import write_atomically
 from rig.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
 
@@ -32,6 +34,10 @@ LAST_WORDS = 5.0
 
 #: Between the parts of what is printed when a trial is over.
 _MARK = "rig-mark"
+#: A trial that is to end with the first finding goes on for this many seconds, for the rest of what is said about it.
+GRACE = 1.5
+
+_FINDING = "# finding: "  # see ktap.py
 
 
 class Interrupted(Exception):
@@ -53,6 +59,8 @@ class TrialSpec:
     boot_timeout: float
     workload_timeout: float  # past the budget
     perturb: Perturb
+    wanted: tuple[str, ...] = ("*",)  # globs over titles: the finding whose first sight is timed
+    stop_on_finding: bool = False  # end the trial soon after that
 
     @property
     def place(self) -> Path:
@@ -72,6 +80,7 @@ class Lab:
     stop: Event  # set when the run is to end at once
     able: Able  # what may be done to vCPU threads
     rig: str = "rig"  # how reproducers call the rig
+    stalls: Kit = NO_KIT
 
 
 def command(spec: TrialSpec) -> str:
@@ -142,6 +151,7 @@ def run(spec: TrialSpec, lab: Lab, *, on_line: Callable[[str], None] = lambda _:
         params=evidence.ktap.params if evidence.ktap else (),
         perturbation=session.perturbation,
         coverage=evidence.coverage,
+        first_finding=session.first_finding,
     )
     results.write_trial(folder, result)
     return result
@@ -159,6 +169,9 @@ class _Session:
         self.state: GuestState | None = None
         self.timing = Timing()
         self.perturbation: Perturbation | None = None
+        self.first_finding: float | None = None  # seconds since the workload's start
+        self._watch: Stopwatch | None = None  # runs since the workload's start
+        self._grace: Deadline | None = None
         self._scanner = scanner
         self._on_line = on_line
         self._findings: list[Finding] = []
@@ -170,10 +183,19 @@ class _Session:
         self._audited: tuple[Finding, ...] = ()
         self._hung = False  # a command in the guest was not done by its deadline, and the machine lives
         self._run: GuestRun | None = None
+        self._plugin: StallPlugin | None = None
 
     def run(self) -> Evidence:
         """Boot, run, look around, end; returns what was seen."""
         spec, lab = self.spec, self.lab
+        self._plugin = stalls.write_control(
+            self.folder,
+            lab.stalls,
+            spec.kernel.key,
+            vcpus=spec.machine.cpus,
+            share=spec.perturb.stalls.share,
+            seed=spec.seed,
+        )
         vm_spec = VmSpec(
             kernel=spec.kernel.bzimage,
             initrd=lab.image,
@@ -181,6 +203,7 @@ class _Session:
             accelerator=lab.accelerator,
             filesystem=spec.cell.filesystem,
             disk=lab.disks.get(spec.cell.filesystem),
+            stalls=self._plugin,
         )
         with Vm.start(vm_spec, self.folder, on_console=self._on_console) as vm:
             outcome, guest = reach(vm, lab.keys, Deadline(spec.boot_timeout), lambda: self._alive(vm))
@@ -196,13 +219,23 @@ class _Session:
     def _on_console(self, data: bytes) -> None:
         if not self._listening:
             return
-        self._findings += self._scanner.feed(data)
+        found = self._scanner.feed(data)
+        self._findings += found
+        if self.first_finding is None and (open_reports := (*found, *self._scanner.pending())):
+            self._note([finding.title for finding in open_reports])
         if self._scanner.fatal and self._last_words is None:
             self._last_words = Deadline(LAST_WORDS)
 
+    def _note(self, titles: Iterable[str]) -> None:
+        """Time the first sight of a finding that is waited for. One that comes before the workload took no time."""
+        if self.first_finding is None and any(fnmatchcase(t, glob) for t in titles for glob in self.spec.wanted):
+            self.first_finding = self._watch.elapsed if self._watch else 0.0
+            if self.spec.stop_on_finding:
+                self._grace = Deadline(GRACE)
+
     def _alive(self, vm: Vm) -> bool:
         """Whether the machine is worth waiting for: it runs, is not past its last words, and the run goes on."""
-        spoken = self._last_words is not None and self._last_words.expired
+        spoken = any(limit is not None and limit.expired for limit in (self._last_words, self._grace))
         return vm.alive and not spoken and not self.lab.stop.is_set()
 
     def _use(self, vm: Vm, guest: Guest) -> None:
@@ -220,12 +253,18 @@ class _Session:
             def line(text: str) -> None:
                 log.write(text + "\n")
                 log.flush()
+                if text.startswith(_FINDING):
+                    self._note([text.removeprefix(_FINDING).strip()])
                 self._on_line(text)
 
-            jitter = self._jitter(vm)
-            with jitter or nullcontext():
+            jitter, directed = self._jitter(vm), self._directed()
+            self._watch = Stopwatch()
+            with ExitStack() as stack:
+                for one in (jitter, directed):
+                    if one is not None:
+                        stack.enter_context(one)
                 self._run = guest.run(command(self.spec), self.spec.budget + self.spec.workload_timeout, line)
-            self.perturbation = jitter.report if jitter else None
+            self.perturbation = self._perturbation(jitter, directed)
         self.timing = replace(self.timing, workload=self._run.seconds)
         if self._run.timed_out:
             self._ask_where_it_hangs(vm)
@@ -239,6 +278,26 @@ class _Session:
             return None
         interval, length = wanted.interval_ms / 1000, wanted.length_ms / 1000
         return Jitter(vm.pid, vm.vcpu_threads, self.lab.able, self.spec.seed, interval=interval, length=length)
+
+    def _directed(self) -> Stalls | None:
+        """What stalls vCPUs in the functions of the series, from the trial's seed as well."""
+        wanted, targets = self.spec.perturb.stalls, self.lab.stalls.targets
+        if self._plugin is None or targets is None:
+            return None
+        found = targets[self.spec.kernel.key]
+        kinds = stalls.kinds_of(found)
+        longest, seconds = wanted.longest_ms / 1000, wanted.episode_ms / 1000
+        plan = stalls.episodes(self.spec.seed, kinds, share=wanted.share, longest=longest, seconds=seconds)
+        return Stalls(self._plugin.control, found, plan, self.spec.machine.cpus)
+
+    def _perturbation(self, jitter: Jitter | None, directed: Stalls | None) -> Perturbation | None:
+        """Return what was done, None when nothing was asked for."""
+        done = jitter.report if jitter else None
+        if not self.spec.perturb.stalls.share:
+            return done
+        note = self.lab.stalls.note or "this machine or kernel has nothing to stall"
+        report = directed.report if directed else stalls.nothing(note)
+        return replace(done or Perturbation(kinds=(), steps=0, stalled=0.0), directed=report)
 
     def _leave(self, vm: Vm, guest: Guest) -> None:
         """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed.

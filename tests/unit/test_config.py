@@ -113,6 +113,7 @@ def test_overrides_reach_every_depth_and_name_themselves_when_wrong(tmp_path: Pa
     assert load(path, ["series=2024"]).series == ("2024",)
     assert load(path, ["select=*/xfs"]).select == ("*/xfs",)
     assert load(path, ["select=*"]).select == ("*",)
+    assert load(path, ["select=[*/xfs, debug]"]).select == ("*/xfs", "debug")
     with pytest.raises(ConfigError, match=r"command line: select=\[a"):
         load(path, ["select=[a"])
     with pytest.raises(ConfigError, match="command line: budget=soon: budget: 'soon'"):
