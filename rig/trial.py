@@ -321,6 +321,7 @@ class _Session:
             if "kmemleak" in words:
                 lost = guest.run(audit.SCAN, audit.SCAN_SECONDS + self.spec.workload_timeout)
                 self._audited += audit.lost_objects(lost.stdout)
+            self._note(finding.title for finding in self._audited)
 
     def _audit(self, guest: Guest, after: sample.Sample, *, unmounted: bool) -> None:
         """Look again at what seems to be left over until it is gone, or there is no more patience."""
