@@ -100,13 +100,13 @@ def settle(config: Config) -> Config:
 
 def run(root: Path, config: Config, options: Options, ui: Ui, globs: Sequence[str], *, as_json: bool = False) -> int:
     """Check the rig with the controls below `root`; prints what came of it and returns the exit code."""
-    wanted, config = choose(subjects(root), globs), settle(config)
-    first = (*wanted.bad, *wanted.good, *(one for one in subjects(root) if one.control))
-    if not first:
+    known = tuple(one for one in subjects(root) if one.control) if (root / PATCHES).is_dir() else ()
+    if not known:
         raise ConfigError(f"{root / PATCHES / 'controls'}: no control there", hint=controls.HELP)
+    wanted, config = choose(known, globs), settle(config)
     try:
         check = _Check(root, config, options, ui, wanted)
-        done, folder = check.run(first[0])
+        done, folder = check.run((*wanted.bad, *wanted.good, *known)[0])
     finally:
         ui.settle()
     if as_json:
