@@ -26,7 +26,7 @@ TREE = (
 )
 TESTS = "tools/testing/selftests/mm"
 HELPERS = ("vm_util", "thp_settings", "uffd-common")
-FLAGS = ("-static", "-O2", "-w", "-no-pie", "-mxsave", "-D_GNU_SOURCE=", "-U_FORTIFY_SOURCE")
+FLAGS = ("-static", "-O2", "-s", "-w", "-no-pie", "-mxsave", "-D_GNU_SOURCE=", "-U_FORTIFY_SOURCE")
 LIBRARIES = ("-lnuma", "-lcap", "-lrt", "-lpthread", "-lm")
 LEFT_OUT = "left-out.json"
 

@@ -88,6 +88,15 @@ def test_what_is_caught_missed_and_clean(world: MakeWorld) -> None:
     assert not (root / "keys").exists()
 
 
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(world: MakeWorld) -> None:
+    here = add_all(world(machine()))
+    done = here.rig("-n", "selfcheck", "limit=3")
+    assert done.returncode == 0, done.stderr
+    assert "would hunt controls/seen: up to 1 x 3 s in trials of 10 s" in done.stderr
+    assert "would try base: 100 trials" in done.stderr
+    assert not (here.root / "results").exists()
+
+
 def test_enough_is_what_the_threshold_says(world: MakeWorld) -> None:
     here = add_all(world(machine()))
     assert here.rig("selfcheck", *SHORT, "se*", "silent", "threshold=0.5").returncode == 0
