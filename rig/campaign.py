@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from rig.config import Config
 from rig.model import Cell, Kernel, Side, Status, TrialResult
 from rig.pipeline import Pipeline
 from rig.runs import RunFolder
+from rig.stalls import NO_KIT
 from rig.trial import Interrupted, Lab, TrialSpec
 
 #: A trial whose machine was lost is run once more before it is given up.
@@ -21,17 +22,27 @@ ATTEMPTS = 2
 
 
 def open_lab(
-    pipeline: Pipeline, root: Path, kernels: Mapping[tuple[str, Side], Kernel], stop: threading.Event
+    pipeline: Pipeline,
+    root: Path,
+    kernels: Mapping[tuple[str, Side], Kernel],
+    stop: threading.Event,
+    *,
+    perturbed: bool = True,
 ) -> tuple[Lab, Accelerator]:
     """Return what the trials below `root` share, with keys made for them, and what runs the machines and why.
 
-    The accelerator is probed with a base kernel: whether the patched one boots is what is to be found out.
+    The accelerator is probed with a base kernel: whether the patched one boots is what is to be found out. Without
+    `perturbed` nothing is prepared that disturbs a machine, whatever the configuration says.
     """
-    return lab_on(pipeline, root, next(k for (_, side), k in kernels.items() if side is Side.BASE), stop)
+    base = next(kernel for (_, side), kernel in kernels.items() if side is Side.BASE)
+    lab, accelerator = lab_on(pipeline, root, base, stop)
+    if not perturbed:
+        return lab, accelerator
+    return perturb_in(lab, pipeline, kernels.values()), accelerator
 
 
 def lab_on(pipeline: Pipeline, root: Path, base: Kernel, stop: threading.Event) -> tuple[Lab, Accelerator]:
-    """Return what open_lab() does, given the kernel to probe the accelerator with."""
+    """Return what open_lab() does, given the kernel to probe the accelerator with, and nothing that disturbs."""
     made = keys.make_keys(root / "keys")
     image = pipeline.run_image(root / "image.cpio", made)
     accelerator = pipeline.accelerator(base, image)
@@ -42,10 +53,20 @@ def lab_on(pipeline: Pipeline, root: Path, base: Kernel, stop: threading.Event) 
         disks=pipeline.disks,
         accelerator=accelerator.name,
         stop=stop,
-        able=perturb.means() if pipeline.config.perturb.jitter else perturb.NOTHING,
+        able=perturb.NOTHING,
+        stalls=NO_KIT,
         rig=pipeline.options.rig,
     )
     return lab, accelerator
+
+
+def perturb_in(lab: Lab, pipeline: Pipeline, kernels: Iterable[Kernel]) -> Lab:
+    """Return the lab with what disturbs machines that run these kernels of the pipeline's series, as configured."""
+    return replace(
+        lab,
+        able=perturb.means() if pipeline.config.perturb.jitter else perturb.NOTHING,
+        stalls=pipeline.stall_kit(kernels, lab.accelerator),
+    )
 
 
 def spec_of(config: Config, kernel: Kernel, cell: Cell, side: Side, *, index: int, seed: int) -> TrialSpec:
@@ -110,6 +131,8 @@ class Campaign:
         lab, accelerator = open_lab(self.pipeline, self.folder.path, self.kernels, self._stop)
         if lab.able.note:
             self.ui.stage("perturb", f"vCPU jitter: {lab.able.note}")
+        if lab.stalls.note:
+            self.ui.stage("perturb", f"no stalls inside functions: {lab.stalls.note}")
         specs = self._specs()
         self._total = len(specs)
         left = [spec for spec in specs if not self._is_done(spec)]

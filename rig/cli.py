@@ -32,7 +32,8 @@ goals, as make has them (default: test); each does what is not up to date, and s
   report            write the reports of the latest run again
 
 commands:
-  list              the cells that the configuration makes (--json for programs)
+  list              the cells that the configuration makes (--json for programs); --explain [CELL...]: which oracles
+                    see the races that each drives, and what nobody sees; --races: all races and oracles
   doctor            what this host lacks, and how to mend it
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
   rerun DIR         run the trial whose folder DIR is once more, as it was
@@ -96,6 +97,8 @@ def parser() -> argparse.ArgumentParser:
         "-B", "--always-make", action="store_true", help="build kernels that are up to date, resume no run"
     )
     made.add_argument("-s", "--silent", "--quiet", action="store_true", help="only the verdict and errors")
+    made.add_argument("--explain", action="store_true", help="list: who sees the races of each cell")
+    made.add_argument("--races", action="store_true", help="list: all races and oracles, and what they need")
     made.add_argument("--json", action="store_true", help="list, test and selfcheck: print JSON on standard output")
     made.add_argument("--console", action="store_true", help="selfcheck: only crash kernels on purpose")
     made.add_argument("--version", action="version", version=f"rig {__version__}")
@@ -177,6 +180,10 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         rig=f"{shlex.quote(sys.executable)} -m rig",
     )
     ui = Ui(quiet=flags.silent)
+    if words.command == "list" and flags.races:
+        return commands.list_races(config)
+    if words.command == "list" and flags.explain:
+        return commands.explain_cells(config, words.arguments)
     if words.command == "list":
         return commands.list_cells(config, as_json=flags.json)
     if words.command == "doctor":

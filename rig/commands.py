@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rig import doctor as host
-from rig import matrix, runs, trial
+from rig import explain, matrix, runs, trial
 from rig.campaign import open_lab, spec_of
 from rig.clock import Deadline
 from rig.config import Config, load
@@ -43,6 +43,20 @@ def list_cells(config: Config, *, as_json: bool) -> int:
     return 0
 
 
+def explain_cells(config: Config, words: Sequence[str]) -> int:
+    """Print who sees the races of each cell, of those that `words` pick (globs, as `select`), and what nobody sees."""
+    if words:
+        config = config.model_copy(update={"select": tuple(words)})
+    print("\n".join(explain.report(matrix.cells(config), config)))
+    return 0
+
+
+def list_races(config: Config) -> int:
+    """Print the tables race x oracle x Kconfig, as they stand in kconfigs/README.md."""
+    print(explain.tables(config.kconfigs))
+    return 0
+
+
 def doctor(config: Config) -> int:
     """Print what this host has and lacks; 3 when something that every run needs is missing."""
     bad = False
@@ -69,7 +83,7 @@ def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: 
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="rig-shell-") as folder:
-        lab, _ = open_lab(pipeline, Path(folder), kernels, threading.Event())
+        lab, _ = open_lab(pipeline, Path(folder), kernels, threading.Event(), perturbed=False)
         return _shell_in(config, ui, lab, cell, kernels[cell.flavour, Side(side)])
 
 

@@ -109,6 +109,9 @@ class Workload(Model):
     args: Mapping[str, str | int | float] = Field(default_factory=dict)
     filesystems: tuple[Filesystem, ...] = Field(("tmpfs",), min_length=1)
     races: Words = Field((), description="which it drives: names of races.py")
+    needs: Mapping[Name, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="kernel counters (coverage.py) that a pass takes, with the least they gain"
+    )
 
 
 class Pattern(Model):
@@ -137,12 +140,21 @@ class Timeouts(Model):
     workload: float = Field(60, gt=0, description="past the budget, before a workload counts as hung")
 
 
+class StallsAt(Model):
+    """Stalls inside the functions that the series touches; see stalls.py."""
+
+    share: float = Field(0, ge=0, le=0.5, description="of its time that a vCPU may be stalled for; 0: none")
+    longest_ms: float = Field(20, ge=0.1, le=1000, description="of a stall; each episode draws its own up to this")
+    episode_ms: float = Field(1500, ge=50, le=60_000, description="mean length of an episode")
+
+
 class Perturb(Model):
-    """What the rig does to the schedule of a machine while a workload runs; see perturb.py."""
+    """What the rig does to the schedule of a machine while a workload runs; see perturb.py and stalls.py."""
 
     jitter: bool = Field(False, description="stall vCPU threads of the host at random, from the trial's seed")
     interval_ms: float = Field(10, ge=1, le=10_000, description="mean pause between two stalls")
     length_ms: float = Field(10, ge=1, le=1000, description="the longest stall")
+    stalls: StallsAt = StallsAt()
 
 
 class Selfcheck(Model):
@@ -259,10 +271,12 @@ def _parse(text: str, name: str, hint: str = KEY_HELP) -> tuple[Any, _Positions]
 
 
 def _value(text: str, override: str) -> Any:
-    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` is none)."""
+    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` and `[*/xfs, a]`)."""
     try:
         return _parse(text, f"command line: {override}")[0]
     except ConfigError:
+        if match := re.fullmatch(r"\[([^][{}\"']*)\]", text.strip()):
+            return [word.strip() for word in match[1].split(",")]
         if text.lstrip().startswith(("[", "{", '"', "'")):
             raise
         return text

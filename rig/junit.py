@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rig import detection
+from rig.coverage import least
 from rig.detection import Outcome, Selfcheck
 from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
 from rig.results import Run
@@ -321,6 +322,7 @@ def _properties(run: Run, trials: Sequence[TrialResult]) -> dict[str, str]:
         "rig.version": run.rig_version,
         "run": run.id,
     }
+    properties |= {f"coverage.{name}": str(count) for name, count in least(trial.coverage for trial in trials)}
     return properties | (_guest_properties(guest) if guest else {"cpus": "unknown"})
 
 

@@ -74,7 +74,7 @@ class Finding:
     `title` is stable across runs; two findings with the same `signature` are the same bug.
     """
 
-    oracle: str  # console, workload, taint or machine
+    oracle: str  # console, workload, audit, taint or machine
     kind: str  # bug, warning, oops, kasan, lockdep, bad-page, data, silent-hang, ...
     title: str
     signature: str
@@ -124,13 +124,38 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionStalls:
+    """What was done in one function."""
+
+    function: str  # by the name of the source
+    kind: str  # touched, inlined, caller or callee, see functions.py
+    executed: int  # instructions
+    stalls: int
+    stalled: float  # seconds, summed over the vCPUs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectedStalls:
+    """How vCPUs were stalled inside the functions of the series, see stalls.py."""
+
+    means: str  # tcg-plugin; "": none was at hand
+    executed: int  # instructions of these functions, while switched on
+    stalls: int
+    stalled: float  # seconds, summed over the vCPUs
+    withheld: int  # stalls that were due and would have taken too much of the time
+    functions: tuple[FunctionStalls, ...]
+    note: str = ""  # what could not be done, and why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Perturbation:
     """What the rig did to the schedule of a machine while the workload ran."""
 
-    kinds: tuple[str, ...]  # that were in effect, see perturb.py: idle, nice, pin
-    steps: int  # stalls of vCPUs
+    kinds: tuple[str, ...]  # of jitter that were in effect, see perturb.py: idle, nice, pin
+    steps: int  # stalls of vCPUs by jitter
     stalled: float  # seconds, summed over the vCPUs
     note: str = ""  # what could not be done, and why
+    directed: DirectedStalls | None = None  # switched off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +179,7 @@ class TrialResult:
     timing: Timing = Timing()
     params: tuple[tuple[str, str], ...] = ()  # what the workload drew from the seed
     perturbation: Perturbation | None = None  # switched off, or the workload never ran
+    coverage: tuple[tuple[str, int], ...] = ()  # what the kernel's counters gained, see coverage.py; () if not known
     first_finding: float | None = None  # seconds from the workload's start until the host saw the first finding
 
 

@@ -10,22 +10,24 @@ trials -> verdict -> reports      verdict.py, results.py, junit.py, summary.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from rig import accel, build, disks, image, matrix, proc, series, source
+from rig import accel, build, disks, image, matrix, plugin, proc, series, source
 from rig.accel import Accelerator
 from rig.build import Builder, Flavour
 from rig.clock import Stopwatch
 from rig.config import Config
-from rig.errors import ConfigError
+from rig.errors import ConfigError, HostError
 from rig.keys import RunKeys
 from rig.model import Cell, Kernel, Side
 from rig.series import Applied
+from rig.stalls import NO_KIT, Kit
 from rig.store import Store, digest
+from rig.targets import Finder
 from rig.ui import Ui
 
 WORKLOAD_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
@@ -194,6 +196,25 @@ class Pipeline:
             chosen = accel.choose(self.config.accel, kernel.bzimage, bare_image, self.store.root / "accel")
         self.ui.stage("accel", f"{chosen.name.upper()}: {chosen.reason}")
         return chosen
+
+    def stall_kit(self, kernels: Iterable[Kernel], accelerator: str) -> Kit:
+        """Return what stalls need on these kernels; what is not at hand makes a note of it and no error."""
+        if not self.config.perturb.stalls.share:
+            return NO_KIT
+        if accelerator != "tcg":
+            return Kit(note=f"stalls inside functions need TCG, and the machines run under {accelerator.upper()}")
+        with self.ledger.time("stalls"):
+            made = plugin.get(self.store, self.builder.compiler)
+            if made.library is None:
+                return Kit(note=made.note)
+            try:
+                finder = Finder(self.applied, self.store, say=lambda text: self.ui.stage("stalls", text))
+                targets = finder.targets(kernels)
+            except HostError as error:
+                return Kit(note=f"the functions of the series cannot be found in the kernels: {error.summary}")
+        if not any(one.spans for one in targets.values()):
+            return Kit(note="the series touches no function that these kernels have")
+        return Kit(library=made.library, targets=targets)
 
 
 def _compile(file: Path, target: Path) -> None:

@@ -57,6 +57,14 @@ class MachineShape(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StallPlugin:
+    """The plugin that stalls vCPUs (see stalls.py), and the file through which it is told when."""
+
+    library: Path
+    control: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VmSpec:
     """Everything the guest sees, and the accelerator that runs it."""
 
@@ -68,6 +76,7 @@ class VmSpec:
     disk: Path | None = None  # raw image, never written to
     bare: bool = False  # power off as soon as init runs
     cmdline: tuple[str, ...] = ()  # after the machine's own
+    stalls: StallPlugin | None = None  # TCG only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +150,8 @@ def kernel_cmdline(spec: VmSpec) -> str:
     return " ".join((*words, *machine.cmdline, *spec.cmdline))
 
 
-def _path(path: Path) -> str:
-    """A path inside an option list, where a comma is written twice."""
+def quoted(path: Path) -> str:
+    """Return a path as it stands in an option list, where a comma is written twice."""
     return str(path).replace(",", ",,")
 
 
@@ -179,6 +188,8 @@ def _check(spec: VmSpec) -> None:
         raise ConfigError(f"machine {machine.name}: file system {spec.filesystem} and disk {spec.disk} do not match")
     if spec.accelerator not in ACCELERATOR_CMDLINE:
         raise ConfigError(f"accelerator {spec.accelerator}: expected kvm or tcg")
+    if spec.stalls is not None and spec.accelerator != "tcg":
+        raise ConfigError(f"machine {machine.name}: a stall plugin, which only TCG can run, not {spec.accelerator}")
 
 
 def argv(spec: VmSpec, wiring: Wiring = TERMINAL) -> tuple[str, ...]:
@@ -216,7 +227,9 @@ def argv(spec: VmSpec, wiring: Wiring = TERMINAL) -> tuple[str, ...]:
         # All writes go to an unlinked temporary file, so one disk serves any number of trials at once. A host that
         # runs out of space stops the guest: an I/O error in the guest would be blamed on its kernel.
         options = "format=raw,if=none,snapshot=on,cache=unsafe,discard=unmap,werror=stop,rerror=stop"
-        words += ["-drive", f"id=test,file={_path(spec.disk)},{options}", "-device", "virtio-blk-pci,drive=test"]
+        words += ["-drive", f"id=test,file={quoted(spec.disk)},{options}", "-device", "virtio-blk-pci,drive=test"]
+    if spec.stalls is not None:
+        words += ["-plugin", f"file={quoted(spec.stalls.library)},ctl={quoted(spec.stalls.control)}"]
     if wiring.qmp is not None:
         words += ["-chardev", _with_id(wiring.qmp, "qmp"), "-mon", "chardev=qmp,mode=control", "-S"]
     return tuple(words)

@@ -250,7 +250,7 @@ class _Check:
         kernels = pipeline.built(len(pipeline.applied.series.patches))
         runs_at = home / str(number)
         runs.describe(home, pipeline.applied.series, self._description(pipeline))
-        lab = replace(lab, root=runs_at)
+        lab = campaign.perturb_in(replace(lab, root=runs_at), pipeline, kernels.values())
         weights = {
             name: hunt.relevance(workload.races, pipeline.applied.series.paths)
             for name, workload in config.workloads.items()
@@ -303,7 +303,8 @@ class _Check:
             )
             return
         runs.describe(home, pipeline.applied.series, self._description(pipeline))
-        lab = replace(lab, root=home)
+        # the base stands still where the first control touches it
+        lab = campaign.perturb_in(replace(lab, root=home), pipeline, kernels.values())
         side = Side.PATCHED if subject else Side.BASE
         cells = pipeline.cells
         done: list[TrialResult] = []

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event
 
-from rig import ktap, oracles, results
+from rig import audit, coverage, ktap, oracles, results, sample, stalls
 from rig.clock import Deadline, Stopwatch, now
 from rig.config import Machine, Perturb, Workload
 from rig.guest import Guest, GuestRun, NoAnswerError, reach
@@ -23,14 +23,17 @@ from rig.keys import RunKeys
 from rig.model import Cell, Finding, GuestState, Kernel, Perturbation, Side, Timing, TrialResult
 from rig.oracles import Evidence
 from rig.perturb import Able, Jitter
-from rig.qemu import VmSpec
+from rig.qemu import StallPlugin, VmSpec
 from rig.splats import Scanner, in_order
+from rig.stalls import NO_KIT, Kit, Stalls
 from rig.store import write_atomically
 from rig.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
 
 #: A kernel that printed a fatal splat and still runs is ended after this many seconds, its last words kept.
 LAST_WORDS = 5.0
 
+#: Between the parts of what is printed when a trial is over.
+_MARK = "rig-mark"
 #: A trial that is to end with the first finding goes on for this many seconds, for the rest of what is said about it.
 GRACE = 1.5
 
@@ -77,6 +80,7 @@ class Lab:
     stop: Event  # set when the run is to end at once
     able: Able  # what may be done to vCPU threads
     rig: str = "rig"  # how reproducers call the rig
+    stalls: Kit = NO_KIT
 
 
 def command(spec: TrialSpec) -> str:
@@ -146,6 +150,7 @@ def run(spec: TrialSpec, lab: Lab, *, on_line: Callable[[str], None] = lambda _:
         timing=replace(session.timing, total=watch.elapsed),
         params=evidence.ktap.params if evidence.ktap else (),
         perturbation=session.perturbation,
+        coverage=evidence.coverage,
         first_finding=session.first_finding,
     )
     results.write_trial(folder, result)
@@ -173,12 +178,24 @@ class _Session:
         self._last_words: Deadline | None = None
         self._listening = True  # to the console; what the rig itself makes the kernel print accuses nobody
         self._taint_after: int | None = None
+        self._before: sample.Sample = {}
+        self._coverage: coverage.Coverage = ()
+        self._audited: tuple[Finding, ...] = ()
         self._hung = False  # a command in the guest was not done by its deadline, and the machine lives
         self._run: GuestRun | None = None
+        self._plugin: StallPlugin | None = None
 
     def run(self) -> Evidence:
         """Boot, run, look around, end; returns what was seen."""
         spec, lab = self.spec, self.lab
+        self._plugin = stalls.write_control(
+            self.folder,
+            lab.stalls,
+            spec.kernel.key,
+            vcpus=spec.machine.cpus,
+            share=spec.perturb.stalls.share,
+            seed=spec.seed,
+        )
         vm_spec = VmSpec(
             kernel=spec.kernel.bzimage,
             initrd=lab.image,
@@ -186,6 +203,7 @@ class _Session:
             accelerator=lab.accelerator,
             filesystem=spec.cell.filesystem,
             disk=lab.disks.get(spec.cell.filesystem),
+            stalls=self._plugin,
         )
         with Vm.start(vm_spec, self.folder, on_console=self._on_console) as vm:
             outcome, guest = reach(vm, lab.keys, Deadline(spec.boot_timeout), lambda: self._alive(vm))
@@ -228,6 +246,8 @@ class _Session:
                 self._ask_where_it_hangs(vm)
             return
         self.timing = Timing(boot=vm.watch.elapsed)
+        looked = guest.run(f"{sample.DRAIN}; {sample.LOOK}; {sample.start_counting()}", self.spec.workload_timeout)
+        self._before = sample.parse(looked.stdout)
         with (self.folder / "ktap.log").open("w", encoding="utf-8") as log:
 
             def line(text: str) -> None:
@@ -237,11 +257,14 @@ class _Session:
                     self._note([text.removeprefix(_FINDING).strip()])
                 self._on_line(text)
 
-            jitter = self._jitter(vm)
+            jitter, directed = self._jitter(vm), self._directed()
             self._watch = Stopwatch()
-            with jitter or nullcontext():
+            with ExitStack() as stack:
+                for one in (jitter, directed):
+                    if one is not None:
+                        stack.enter_context(one)
                 self._run = guest.run(command(self.spec), self.spec.budget + self.spec.workload_timeout, line)
-            self.perturbation = jitter.report if jitter else None
+            self.perturbation = self._perturbation(jitter, directed)
         self.timing = replace(self.timing, workload=self._run.seconds)
         if self._run.timed_out:
             self._ask_where_it_hangs(vm)
@@ -256,17 +279,64 @@ class _Session:
         interval, length = wanted.interval_ms / 1000, wanted.length_ms / 1000
         return Jitter(vm.pid, vm.vcpu_threads, self.lab.able, self.spec.seed, interval=interval, length=length)
 
+    def _directed(self) -> Stalls | None:
+        """What stalls vCPUs in the functions of the series, from the trial's seed as well."""
+        wanted, targets = self.spec.perturb.stalls, self.lab.stalls.targets
+        if self._plugin is None or targets is None:
+            return None
+        found = targets[self.spec.kernel.key]
+        kinds = stalls.kinds_of(found)
+        longest, seconds = wanted.longest_ms / 1000, wanted.episode_ms / 1000
+        plan = stalls.episodes(self.spec.seed, kinds, share=wanted.share, longest=longest, seconds=seconds)
+        return Stalls(self._plugin.control, found, plan, self.spec.machine.cpus)
+
+    def _perturbation(self, jitter: Jitter | None, directed: Stalls | None) -> Perturbation | None:
+        """Return what was done, None when nothing was asked for."""
+        done = jitter.report if jitter else None
+        if not self.spec.perturb.stalls.share:
+            return done
+        note = self.lab.stalls.note or "this machine or kernel has nothing to stall"
+        report = directed.report if directed else stalls.nothing(note)
+        return replace(done or Perturbation(kinds=(), steps=0, stalled=0.0), directed=report)
+
     def _leave(self, vm: Vm, guest: Guest) -> None:
-        """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed."""
-        done = guest.run(
-            "umount /mnt/test; echo 3 >/proc/sys/vm/drop_caches; cat /proc/sys/kernel/tainted",
-            self.spec.workload_timeout,
-        )
-        words = done.stdout.split()
+        """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed.
+
+        What the workload made the kernel do is read before that, and what it left behind after it.
+        """
+        parts = (f"{sample.stop_counting()}; {sample.LOOK}", audit.CLEAR, sample.LOOK)
+        done = guest.run(f"; echo {_MARK}; ".join(parts), self.spec.workload_timeout)
+        if done.timed_out:
+            self._ask_where_it_hangs(vm)
+            return
+        worked, _, rest = done.stdout.partition(f"{_MARK}\n")
+        cleared, _, left = rest.partition(f"{_MARK}\n")
+        self._coverage = coverage.gained(self._before, sample.parse(worked))
+        words = cleared.split()
         if words and words[-1].isdigit():
             self._taint_after = int(words[-1])
-        elif done.timed_out:
-            self._ask_where_it_hangs(vm)
+        if done.ok and not self._scanner.fatal:
+            self._audit(guest, sample.parse(left), unmounted="umount:" not in done.stderr)
+            if "kmemleak" in words:
+                lost = guest.run(audit.SCAN, audit.SCAN_SECONDS + self.spec.workload_timeout)
+                self._audited += audit.lost_objects(lost.stdout)
+
+    def _audit(self, guest: Guest, after: sample.Sample, *, unmounted: bool) -> None:
+        """Look again at what seems to be left over until it is gone, or there is no more patience."""
+        found = audit.judge(self._before, after, unmounted=unmounted)
+        for _ in range(audit.LOOKS - 1):
+            if not found:
+                break
+            again = guest.run(audit.AGAIN, self.spec.workload_timeout)
+            if not again.ok:
+                return  # the machine went down, which is told elsewhere
+            after = sample.parse(again.stdout)
+            found = audit.judge(self._before, after, unmounted=unmounted)
+        if found:
+            pages = audit.residue(after)
+            found = audit.with_owners(found, guest.run(audit.owners(pages), self.spec.workload_timeout).stdout)
+        self._audited = found
+        write_atomically(self.folder / "audit.json", json.dumps(audit.as_json(self._before, after), indent=1) + "\n")
 
     def _ask_where_it_hangs(self, vm: Vm) -> None:
         """Put the blocked tasks and the backtraces of all CPUs on the console: a hang must not be silent."""
@@ -295,6 +365,9 @@ class _Session:
             console=in_order(self._findings),
             taint_before=self.state.taint if self.state else None,
             taint_after=self._taint_after,
+            audit=self._audited,
+            coverage=self._coverage,
+            needs=self.spec.workload.needs,
             note="; ".join(notes),
         )
 

@@ -65,6 +65,7 @@ def trial(
     reason: str = "",
     guest: GuestState | None = GUEST,
     prefix: int | None = None,
+    coverage: tuple[tuple[str, int], ...] = (),
 ) -> TrialResult:
     where = where or cell()
     prefix = (0 if side is Side.BASE else 1) if prefix is None else prefix
@@ -84,6 +85,7 @@ def trial(
         findings=findings,
         guest=guest,
         timing=Timing(boot=2.5, workload=10.0, total=14.0),
+        coverage=coverage,
     )
 
 
@@ -205,6 +207,7 @@ trials = st.builds(
     guest=st.none() | guests,
     timing=st.builds(Timing, boot=seconds, workload=seconds, total=seconds),
     params=pairs(texts),
+    coverage=pairs(numbers),
     perturbation=st.none() | st.builds(Perturbation, kinds=many(texts), steps=numbers, stalled=seconds, note=texts),
 )
 tallies = st.builds(Tally, failures=st.integers(0, 9), trials=st.integers(0, 9))

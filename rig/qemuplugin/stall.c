@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A plugin for QEMU's TCG that stalls a vCPU at random instructions of given functions: plugin API version 1.
+ *
+ * A vCPU thread that sleeps in the middle of a window holds it open for all the others. Which instructions count, how
+ * often a stall comes and how long it lasts is in the control block (stall.h), which the rig changes while the machine
+ * runs. Only instructions inside the ranges are instrumented, so everything else runs as fast as without the plugin.
+ *
+ * Two bounds keep the guest alive: of all vCPUs only `at_most` stand still at once, and none for more than its share.
+ * Interrupts may be off where a stall comes; its longest time is milliseconds, where watchdogs wait for seconds.
+ *
+ * Usage: -plugin stall.so,ctl=FILE
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "stall.h"
+
+/*
+ * QEMU's side, as far as it is used. No package ships the header, and the interface is fixed by its version.
+ */
+#define EXPORT __attribute__((visibility("default")))
+#define PLUGIN_API 1
+
+typedef uint64_t qemu_plugin_id_t;
+
+struct qemu_info;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+
+enum qemu_plugin_cb_flags {
+	QEMU_PLUGIN_CB_NO_REGS,
+};
+
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
+					   void (*cb)(qemu_plugin_id_t id,
+						      struct qemu_plugin_tb *tb));
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t idx);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
+					    void (*cb)(unsigned int vcpu, void *data),
+					    enum qemu_plugin_cb_flags flags, void *data);
+
+EXPORT extern int qemu_plugin_version;
+int qemu_plugin_version = PLUGIN_API;
+
+/* What a vCPU needs to know of itself; a cache line each. */
+struct vcpu {
+	uint64_t random;
+	int64_t left; /* weighted instructions until the next stall */
+	uint64_t since; /* ns of the clock when it was first seen on */
+	uint64_t spent; /* ns stalled since then */
+	uint32_t episode;
+} __attribute__((aligned(64)));
+
+static struct stall_head *head;
+static struct stall_range *ranges;
+static struct stall_count *counts;
+static struct vcpu *vcpus;
+static unsigned int sleepers;
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Marsaglia's xorshift with a multiplication; in (0, 1]. */
+static double draw(struct vcpu *self)
+{
+	self->random ^= self->random >> 12;
+	self->random ^= self->random << 25;
+	self->random ^= self->random >> 27;
+	return (double)(((self->random * 0x2545f4914f6cdd1du) >> 11) + 1) / (double)(1ull << 53);
+}
+
+static void next_stall(struct vcpu *self)
+{
+	self->left = (int64_t)(-log(draw(self)) * (double)head->distance) + 1;
+}
+
+static void begin_episode(struct vcpu *self, unsigned int index, uint32_t episode)
+{
+	uint64_t mixed = head->seed + 0x9e3779b97f4a7c15u * (index + 1) + ((uint64_t)episode << 32);
+
+	mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9u;
+	mixed ^= mixed >> 27;
+	self->random = mixed ? mixed : 1;
+	if (!self->episode) {
+		self->since = now_ns();
+		self->spent = 0;
+	}
+	self->episode = episode;
+	next_stall(self);
+}
+
+/* Log-uniform: nobody knows how long a window is. */
+static uint64_t length_of_stall(struct vcpu *self)
+{
+	double low = (double)head->shortest, high = (double)head->longest;
+
+	return low > 0 && high > low ? (uint64_t)(low * exp(draw(self) * log(high / low))) :
+				       (uint64_t)high;
+}
+
+static bool may_stall(const struct vcpu *self, uint64_t length, uint64_t now)
+{
+	double allowed = (double)(now - self->since) * head->share / 1e6;
+
+	/* The first may come at once; afterwards what was spent has to be earned. */
+	return !self->spent || (double)(self->spent + length) <= allowed;
+}
+
+static void stall(struct vcpu *self, struct stall_count *count)
+{
+	uint64_t length = length_of_stall(self);
+	uint64_t before = now_ns();
+	struct timespec wait = { (time_t)(length / 1000000000u), (long)(length % 1000000000u) };
+
+	if (!may_stall(self, length, before)) {
+		count->withheld++;
+		return;
+	}
+	if (__atomic_fetch_add(&sleepers, 1, __ATOMIC_RELAXED) >= head->at_most) {
+		count->withheld++;
+	} else {
+		uint64_t took;
+
+		nanosleep(&wait, NULL); /* a signal may cut it short */
+		took = now_ns() - before;
+		self->spent += took;
+		count->stalls++;
+		count->stalled += took;
+	}
+	__atomic_fetch_sub(&sleepers, 1, __ATOMIC_RELAXED);
+}
+
+static void executed(unsigned int index, void *data)
+{
+	uint32_t episode = __atomic_load_n(&head->episode, __ATOMIC_ACQUIRE);
+	const struct stall_range *range = data;
+	struct stall_count *count;
+	struct vcpu *self;
+
+	if (!episode || index >= head->vcpus)
+		return;
+	self = &vcpus[index];
+	count = &counts[(size_t)index * head->ranges + (size_t)(range - ranges)];
+	count->executed++;
+	if (self->episode != episode)
+		begin_episode(self, index, episode);
+	self->left -= range->weight;
+	if (self->left > 0 || !range->weight)
+		return;
+	stall(self, count);
+	next_stall(self);
+}
+
+static struct stall_range *range_of(uint64_t address)
+{
+	size_t low = 0, high = head->ranges;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (address >= ranges[middle].end)
+			low = middle + 1;
+		else if (address < ranges[middle].start)
+			high = middle;
+		else
+			return &ranges[middle];
+	}
+	return NULL;
+}
+
+static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+	size_t count = qemu_plugin_tb_n_insns(tb);
+
+	(void)id;
+	for (size_t i = 0; i < count; i++) {
+		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+		struct stall_range *range = range_of(qemu_plugin_insn_vaddr(insn));
+
+		if (range)
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, executed,
+							       QEMU_PLUGIN_CB_NO_REGS, range);
+	}
+}
+
+/* Map the control block; the reason why that cannot be, or NULL. */
+static const char *take(const char *path)
+{
+	int file = open(path, O_RDWR | O_CLOEXEC);
+	struct stat status;
+	size_t size;
+	void *block;
+
+	if (file < 0)
+		return "cannot be opened";
+	if (fstat(file, &status) || (size_t)status.st_size < sizeof(*head)) {
+		close(file);
+		return "is too short";
+	}
+	size = (size_t)status.st_size;
+	block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	close(file);
+	if (block == MAP_FAILED)
+		return "cannot be mapped";
+	head = block;
+	if (head->magic != STALL_MAGIC || head->version != STALL_VERSION)
+		return "is of another version";
+	if (size < sizeof(*head) + head->ranges * sizeof(*ranges) +
+			   (size_t)head->vcpus * head->ranges * sizeof(*counts))
+		return "is cut off";
+	ranges = (struct stall_range *)(head + 1);
+	counts = (struct stall_count *)(ranges + head->ranges);
+	vcpus = aligned_alloc(64, (head->vcpus + !head->vcpus) * sizeof(*vcpus));
+	if (!vcpus)
+		return "needs more memory than there is";
+	memset(vcpus, 0, (head->vcpus + !head->vcpus) * sizeof(*vcpus));
+	return NULL;
+}
+
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info *info, int argc,
+			       char **argv)
+{
+	const char *why = "is not given", *path = "ctl";
+
+	(void)info;
+	for (int i = 0; i < argc; i++) {
+		if (!strncmp(argv[i], "ctl=", 4)) {
+			path = argv[i] + 4;
+			why = take(path);
+		}
+	}
+	if (why) {
+		fprintf(stderr, "stall plugin: %s %s\n", path, why);
+		return 1;
+	}
+	__atomic_store_n(&head->loaded, STALL_VERSION, __ATOMIC_RELEASE);
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+	return 0;
+}
