@@ -112,10 +112,18 @@ static const struct rig_program program = {
 	.cases = "stress-ng.fault ... selftest.uffd-unit-tests",
 };
 
+/* Looks for a program where the shell would. */
 static bool find(const char *name, char *path, size_t size)
 {
-	snprintf(path, size, "/usr/bin/%s", name);
-	return !access(path, X_OK);
+	const char *from = getenv("PATH"), *to;
+
+	for (; from && *from; from = *to ? to + 1 : to) {
+		to = strchrnul(from, ':');
+		snprintf(path, size, "%.*s/%s", (int)(to - from), from, name);
+		if (!access(path, X_OK))
+			return true;
+	}
+	return false;
 }
 
 /* Becomes the program, with all that it says in the file `out`, in its own session. */
@@ -199,7 +207,7 @@ static void end(pid_t pid, int *status)
 static void run_case(const struct peer_case *c, int64_t ns)
 {
 	const int64_t start = rig_now(), grace = c->peer == STRESS_NG ? RIG_STUCK_NS : 0;
-	char path[128], said[192] = "";
+	char path[512], said[192] = "";
 	int out, status = 0;
 	pid_t pid, done = 0;
 
@@ -207,7 +215,7 @@ static void run_case(const struct peer_case *c, int64_t ns)
 	rig_case_begin();
 	rig_shared->started_ns = start;
 	if (!find(c->program, path, sizeof(path))) {
-		rig_skip(c->name, "no %s in this guest", path);
+		rig_skip(c->name, "no %s in this guest", c->program);
 		return;
 	}
 	if (ns < 1000000000ll) {
@@ -222,7 +230,7 @@ static void run_case(const struct peer_case *c, int64_t ns)
 	if (pid < 0)
 		rig_bail("fork: %s", strerror(errno));
 	if (!pid)
-		become(c, path, ns / 1000000000ll, out);
+		become(c, path, (ns + 500000000ll) / 1000000000ll, out);
 	while (!done && rig_now() - start < ns + grace) {
 		rig_wait_child(20ll * 1000 * 1000);
 		done = waitpid(pid, &status, WNOHANG);

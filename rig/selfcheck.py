@@ -58,8 +58,12 @@ class Wanted:
 
     @property
     def share(self) -> int:
-        """Of how many subjects the good trials are."""
+        """How many innocents are tried."""
         return len(self.good) + self.base
+
+    def trials_each(self, total: int) -> int:
+        """Return how many trials each innocent has so that all of them together have at least `total`."""
+        return -(-total // self.innocents)
 
 
 def choose(known: Sequence[Subject], globs: Sequence[str]) -> Wanted:
@@ -100,13 +104,16 @@ def settle(config: Config) -> Config:
 
 def run(root: Path, config: Config, options: Options, ui: Ui, globs: Sequence[str], *, as_json: bool = False) -> int:
     """Check the rig with the controls below `root`; prints what came of it and returns the exit code."""
-    wanted, config = choose(subjects(root), globs), settle(config)
-    first = (*wanted.bad, *wanted.good, *(one for one in subjects(root) if one.control))
-    if not first:
+    known = tuple(one for one in subjects(root) if one.control) if (root / PATCHES).is_dir() else ()
+    if not known:
         raise ConfigError(f"{root / PATCHES / 'controls'}: no control there", hint=controls.HELP)
+    wanted, config = choose(known, globs), settle(config)
+    if options.dry_run:
+        _dry_run(wanted, config, ui)
+        return 0
     try:
         check = _Check(root, config, options, ui, wanted)
-        done, folder = check.run(first[0])
+        done, folder = check.run((*wanted.bad, *wanted.good, *known)[0])
     finally:
         ui.settle()
     if as_json:
@@ -115,6 +122,17 @@ def run(root: Path, config: Config, options: Options, ui: Ui, globs: Sequence[st
         print("\n".join(detection.lines(done)))
         print(f"\nresults: {ui.path(folder)}/ ({RESULT}, junit.xml)")
     return 0 if done.summary.passed else 1
+
+
+def _dry_run(wanted: Wanted, config: Config, ui: Ui) -> None:
+    """Say what would be done."""
+    own = config.selfcheck
+    for one in wanted.bad:
+        ui.stage(FOLDER, f"would hunt {one.name}: up to {own.seeds} x {own.limit:g} s in trials of {own.budget:g} s")
+    for name in [*([BASE] if wanted.base else []), *(one.name for one in wanted.good)]:
+        ui.stage(FOLDER, f"would try {name}: {wanted.trials_each(own.good_trials)} trials")
+    if wanted.console:
+        ui.stage(FOLDER, f"would crash {len(lkdtm.CRASHES)} machines on purpose")
 
 
 class _Check:
@@ -181,7 +199,7 @@ class _Check:
     def _all(self, path: Path, lab: Lab, origin: Pipeline) -> None:
         """First what is bad, as it says most; then what is not."""
         wanted, config = self.wanted, self.config
-        per = -(-config.selfcheck.good_trials // wanted.innocents)
+        per = wanted.trials_each(config.selfcheck.good_trials)
         count = schedule.slots(self.options.jobs, (config.machines[cell.machine].cpus for cell in origin.cells))
         innocents: list[Subject | None] = [*([None] if wanted.base else []), *wanted.good]
         self.ui.stage(

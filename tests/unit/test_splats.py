@@ -544,3 +544,15 @@ def test_the_line_after_one_without_end_is_whole() -> None:
 def test_the_panic_that_kasan_asked_for_is_in_its_text() -> None:
     log = (LOGS / "kasan-uaf.log").read_text()
     assert scan_bytes(log.encode())[0].text.endswith("Kernel Offset: disabled")
+
+
+def test_a_report_that_has_begun_can_be_seen_before_it_ends() -> None:
+    head = b"[    5.0][  T12] BUG: Bad page state in process cat  pfn:12345\n".replace(b"5.0]", b"5.000000]")
+    scanner = Scanner()
+    assert scanner.feed(head) == []
+    assert scanner.pending() == ()  # a head alone proves nothing
+    assert scanner.feed(b"[    5.000001][  T12] page: refcount:0 mapcount:1 mapping:0 index:0x0 pfn:0x12345\n") == []
+    (seen,) = scanner.pending()
+    assert seen.title == "BUG: Bad page state"
+    assert [finding.title for finding in scanner.finish()] == [seen.title]
+    assert scanner.pending() == ()
