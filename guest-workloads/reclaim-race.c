@@ -86,14 +86,14 @@ struct plan {
 	long pages;
 	long chunk;
 	long way;		/* NR_WAYS: any of them, each time anew */
-	long aim;		/* percent of removals that wait for a reclaim to begin */
+	long aim;		/* percent of removals that wait for a reclaim; 100 = in step */
 	long delay;		/* microseconds at most after that */
 	long loop;		/* lazyfree: read from a block device */
 	long huge;		/* let the anonymous memory have huge pages */
 	long fault_around;
 };
 
-static long plan_ms = 1000;	/* of one episode */
+static long plan_ms = 500;	/* of one episode */
 static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
 
 static struct rig_option options[] = {
@@ -252,11 +252,11 @@ static void take_out(struct rig_rng *rng, int fd, char *p, long pages)
 	case BY_COLD:
 		madvise(p, pages * RIG_PAGE, MADV_COLD);
 		if (have_cgroup)
-			rig_write_text(CGROUP "/race/memory.reclaim", "256K");
+			rig_write_text(CGROUP "/race/memory.reclaim", "64K");
 		break;
 	case BY_CGROUP:
 	default:
-		rig_write_text(CGROUP "/race/memory.reclaim", "1M");
+		rig_write_text(CGROUP "/race/memory.reclaim", "64K");
 	}
 	rig_count(C_RECLAIMS, 1);
 }
@@ -267,8 +267,14 @@ static void reclaimer_main(void *arg)
 	struct group *g = a->group;
 	struct rig_rng rng = rig_rng_for(race->name, 1000 + g->nr);
 	char *p = map_file(g->fd, plan.pages);
+	uint32_t last = 1, seq;
 
 	while (!rig_stopped()) {
+		/* in step with the mutator: once for each time that it has written everything anew */
+		for (seq = rig_load(&g->seq); plan.aim == 100 && (seq & 1 || seq == last) &&
+		     !rig_stopped(); seq = rig_load(&g->seq))
+			rig_wait_change(&g->seq, seq);
+		last = seq;
 		/* MADV_PAGEOUT takes what this mapping alone maps: so map it, and hope that nobody else does */
 		madvise(p, plan.pages * RIG_PAGE, MADV_POPULATE_READ);
 		if (on_disk() && !rig_below(&rng, 4))
@@ -509,8 +515,8 @@ static void mutator_main(void *arg)
 {
 	struct group *g = arg;
 	struct rig_rng rng = rig_rng_for(race->name, 3000 + g->nr);
+	uint32_t seen = 0;	/* reclaim_seq when the file was last whole */
 	long len, first, end;
-	uint32_t seen;
 
 	while (lie("idle") && !rig_stopped())
 		rig_wait_change(&g->seq, rig_load(&g->seq));
@@ -518,13 +524,12 @@ static void mutator_main(void *arg)
 		len = 1 + rig_below(&rng, rig_min(plan.chunk, plan.pages));
 		first = rig_below(&rng, plan.pages - len + 1);
 		end = race->kind == TRUNCATE ? plan.pages : first + len;
-		seen = rig_load(&g->reclaim_seq);
 		if ((long)rig_below(&rng, 100) < plan.aim) {
 			if (!(seen & 1))
 				rig_wait_change(&g->reclaim_seq, seen);
 			spin(&rng);
-			seen = rig_load(&g->reclaim_seq);
 		}
+		seen = rig_load(&g->reclaim_seq);
 		rig_add(&g->seq, 1);
 		remove_pages(g, &rng, first, end);
 		if ((seen & 1) || rig_load(&g->reclaim_seq) != seen)
@@ -534,11 +539,13 @@ static void mutator_main(void *arg)
 		if (race->kind == REWRITE)
 			for (; first < end; first++)
 				rig_store(&g->dead[first], g->newest - 1);
-		rig_add(&g->seq, 1);
-		rig_count(C_ROUNDS, 1);
 		/* clean pages are what drop_caches and fadvise can take */
 		if (on_disk() && rig_below(&rng, 2))
 			fdatasync(g->fd);
+		seen = rig_load(&g->reclaim_seq);
+		rig_add(&g->seq, 1);
+		rig_wake(&g->seq);
+		rig_count(C_ROUNDS, 1);
 	}
 }
 
@@ -919,14 +926,30 @@ static void print_plan(unsigned int episode)
 	rig_diag("param e%u=%s", episode, text);
 }
 
+/*
+ * Small files in many rounds, in step: a removal passes twice, first by what
+ * reclaim has locked and then over it again, and only a page that reclaim lets
+ * go between the two shows whether the second pass looks at what became of it.
+ */
+static void sharpen(struct plan *p)
+{
+	p->groups = rig_max(1, rig_min(rig_cpus() / 2, MAX_GROUPS));
+	p->readers = rig_min(p->readers, 1);
+	p->pages = rig_min(p->pages, 32);
+	p->chunk = rig_min(p->chunk, 32);
+	p->way = BY_PAGEOUT;
+	p->aim = 100;
+	p->delay = p->delay ? rig_min(p->delay, 1000) : 300;
+}
+
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
 static void draw_plan(unsigned int episode)
 {
 	static const long readers[] = { 0, 1, 1, 2, 3 };
 	static const long pages[] = { 16, 32, 64, 64, 128, 256 };
 	static const long chunks[] = { 16, 64, MAX_PAGES, MAX_PAGES };
-	static const long ways[] = { BY_PAGEOUT, BY_PAGEOUT, BY_CGROUP, NR_WAYS, NR_WAYS };
-	static const long aims[] = { 0, 50, 90 };
+	static const long ways[] = { BY_PAGEOUT, BY_CGROUP, NR_WAYS, NR_WAYS };
+	static const long aims[] = { 0, 50, 100 };
 	static const long delays[] = { 0, 0, 100, 1000, 5000 };
 	static const long arounds[] = { 4096, 65536, 65536, 65536, 2 << 20 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
@@ -943,6 +966,8 @@ static void draw_plan(unsigned int episode)
 	p.loop = rig_below(&rng, 4) != 0;
 	p.huge = rig_below(&rng, 2);
 	p.fault_around = rig_pick(&rng, arounds);
+	if (episode % 2)
+		sharpen(&p);
 
 #define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
 	TAKE(groups);
@@ -1049,8 +1074,8 @@ static void run_race(int64_t ns)
 	int64_t end = rig_now() + ns;
 	/* What a slow emulated machine manages and still sees a race in. */
 	const struct rig_gate gates[] = {
-		{ C_ROUNDS, rig_max(4, rig_min(100, 5 * ns / second)) },
-		{ C_RECLAIMS, race->kind == EOF_TAIL ? 0 : rig_max(4, rig_min(100, 5 * ns / second)) },
+		{ C_ROUNDS, rig_max(4, rig_min(100, 2 * ns / second)) },
+		{ C_RECLAIMS, race->kind == EOF_TAIL ? 0 : rig_max(4, rig_min(100, 2 * ns / second)) },
 		{ C_GONE, race->kind == LAZYFREE ? 0 : 4 },
 		{ C_COLLISIONS, race->kind == EOF_TAIL || race->kind == ANON ? 0 : 4 },
 		{ C_SWAPPED, race->kind == ANON || (race->kind != LAZYFREE && !on_disk()) ? 4 : 0 },
