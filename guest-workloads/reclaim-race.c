@@ -85,6 +85,7 @@ struct plan {
 	long readers;
 	long pages;
 	long chunk;
+	long piece;		/* pages that go in one hole punch, from the end on */
 	long way;		/* NR_WAYS: any of them, each time anew */
 	long aim;		/* percent of removals that wait for a reclaim; 100 = in step */
 	long delay;		/* microseconds at most after that */
@@ -94,7 +95,7 @@ struct plan {
 };
 
 static long plan_ms = 500;	/* of one episode */
-static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
 
 static struct rig_option options[] = {
 	{ "episode", "milliseconds until the next plan is drawn", &plan_ms, 100, 3600000 },
@@ -102,6 +103,7 @@ static struct rig_option options[] = {
 	{ "readers", "processes that read each of them", &given.readers, 0, MAX_READERS },
 	{ "pages", "of each", &given.pages, 16, MAX_PAGES },
 	{ "chunk", "most pages that one operation removes", &given.chunk, 1, MAX_PAGES },
+	{ "piece", "pages in each hole punch of those", &given.piece, 1, MAX_PAGES },
 	{ "way", "0 pageout 1 fadvise 2 drop_caches 3 cold 4 cgroup 5 any", &given.way, 0, NR_WAYS },
 	{ "aim", "percent of removals that await a reclaim", &given.aim, 0, 100 },
 	{ "delay", "microseconds at most between the two", &given.delay, 0, 100000 },
@@ -490,14 +492,18 @@ static void spin(struct rig_rng *rng)
 static void remove_pages(struct group *g, struct rig_rng *rng, long first, long end)
 {
 	const off_t full = plan.pages * RIG_PAGE;
+	long to, n;
 	off_t size;
 
 	switch (race->kind) {
 	case PUNCH:
-		if (!lie("stale") &&
-		    fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			      first * RIG_PAGE, (end - first) * RIG_PAGE))
-			rig_broken("fallocate: %s", strerror(errno));
+		/* reclaim comes from the other end: the two meet once */
+		for (to = end; to > first && !lie("stale"); to -= n) {
+			n = rig_min(plan.piece, to - first);
+			if (fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				      (to - n) * RIG_PAGE, n * RIG_PAGE))
+				rig_broken("fallocate: %s", strerror(errno));
+		}
 		bury(g, first, end);
 		look_removed(g, first * RIG_PAGE, end * RIG_PAGE);
 		break;
@@ -527,7 +533,9 @@ static void mutator_main(void *arg)
 	while (lie("idle") && !rig_stopped())
 		rig_wait_change(&g->seq, rig_load(&g->seq));
 	while (!rig_stopped()) {
-		len = 1 + rig_below(&rng, rig_min(plan.chunk, plan.pages));
+		len = rig_min(plan.chunk, plan.pages);
+		if (plan.aim < 100)
+			len = 1 + rig_below(&rng, len);
 		first = rig_below(&rng, plan.pages - len + 1);
 		end = race->kind == TRUNCATE ? plan.pages : first + len;
 		if ((long)rig_below(&rng, 100) < plan.aim) {
@@ -925,27 +933,31 @@ static void print_plan(unsigned int episode)
 	char text[RIG_LINE / 2];
 	int n;
 
-	n = snprintf(text, sizeof(text), "groups:%ld,readers:%ld,pages:%ld,chunk:%ld,way:%ld,",
-		     plan.groups, plan.readers, plan.pages, plan.chunk, plan.way);
-	snprintf(text + n, sizeof(text) - n, "aim:%ld,delay:%ld,loop:%ld,huge:%ld,fault-around:%ld",
-		 plan.aim, plan.delay, plan.loop, plan.huge, plan.fault_around);
+	n = snprintf(text, sizeof(text), "groups:%ld,readers:%ld,pages:%ld,chunk:%ld,piece:%ld,",
+		     plan.groups, plan.readers, plan.pages, plan.chunk, plan.piece);
+	n += snprintf(text + n, sizeof(text) - n, "way:%ld,aim:%ld,delay:%ld,loop:%ld,", plan.way,
+		      plan.aim, plan.delay, plan.loop);
+	snprintf(text + n, sizeof(text) - n, "huge:%ld,fault-around:%ld", plan.huge,
+		 plan.fault_around);
 	rig_diag("param e%u=%s", episode, text);
 }
 
 /*
- * Small files in many rounds, in step: a removal passes twice, first by what
- * reclaim has locked and then over it again, and only a page that reclaim lets
- * go between the two shows whether the second pass looks at what became of it.
+ * Small files in many rounds, in step. A hole punch passes twice, first by what
+ * reclaim has locked and then over it again; only a page that reclaim lets go
+ * between the two shows whether the second pass looks at what became of it. So
+ * the passes are short: one page at a time, against the order of reclaim.
  */
 static void sharpen(struct plan *p)
 {
 	p->groups = rig_max(1, rig_min(rig_cpus() / 2, MAX_GROUPS));
-	p->readers = rig_min(p->readers, 1);
+	p->readers = race->kind == PUNCH ? 0 : rig_min(p->readers, 1);
 	p->pages = rig_min(p->pages, 32);
-	p->chunk = rig_min(p->chunk, 32);
+	p->chunk = MAX_PAGES;
+	p->piece = 1;
 	p->way = BY_PAGEOUT;
 	p->aim = 100;
-	p->delay = p->delay ? rig_min(p->delay, 1000) : 300;
+	p->delay = rig_min(p->delay, 100);
 }
 
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
@@ -954,6 +966,7 @@ static void draw_plan(unsigned int episode)
 	static const long readers[] = { 0, 1, 1, 2, 3 };
 	static const long pages[] = { 16, 32, 64, 64, 128, 256 };
 	static const long chunks[] = { 16, 64, MAX_PAGES, MAX_PAGES };
+	static const long pieces[] = { 1, 2, 16, MAX_PAGES };
 	static const long ways[] = { BY_PAGEOUT, BY_CGROUP, NR_WAYS, NR_WAYS };
 	static const long aims[] = { 0, 50, 100 };
 	static const long delays[] = { 0, 0, 100, 1000, 5000 };
@@ -966,6 +979,7 @@ static void draw_plan(unsigned int episode)
 	p.readers = rig_min(rig_pick(&rng, readers), cpus);
 	p.pages = rig_pick(&rng, pages);
 	p.chunk = rig_pick(&rng, chunks);
+	p.piece = rig_pick(&rng, pieces);
 	p.way = rig_pick(&rng, ways);
 	p.aim = rig_pick(&rng, aims);
 	p.delay = rig_pick(&rng, delays);
@@ -980,6 +994,7 @@ static void draw_plan(unsigned int episode)
 	TAKE(readers);
 	TAKE(pages);
 	TAKE(chunk);
+	TAKE(piece);
 	TAKE(way);
 	TAKE(aim);
 	TAKE(delay);

@@ -556,7 +556,9 @@ static void judge_rss(int fd, char *table, unsigned int threads, uint64_t salt)
 		if (!off.file && !off.shmem && !off.anon)
 			return;
 	}
-	rig_found(off.file + off.shmem + off.anon ? title_count : title_kind,
+	/* too many of one kind and too few of another; a negative sum shows as 0 */
+	rig_found(off.file * off.shmem < 0 || off.anon * (off.file + off.shmem) < 0 ?
+		  title_kind : title_count,
 		  "off by %" PRId64 " RssFile, %" PRId64 " RssShmem, %" PRId64
 		  " RssAnon pages, %u threads", off.file, off.shmem, off.anon, threads);
 }
