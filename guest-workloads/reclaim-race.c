@@ -89,13 +89,14 @@ struct plan {
 	long way;		/* NR_WAYS: any of them, each time anew */
 	long aim;		/* percent of removals that wait for a reclaim; 100 = in step */
 	long delay;		/* microseconds at most after that */
+	long pin;		/* mutator and reclaimer share a CPU */
 	long loop;		/* lazyfree: read from a block device */
 	long huge;		/* let the anonymous memory have huge pages */
 	long fault_around;
 };
 
 static long plan_ms = 500;	/* of one episode */
-static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
 
 static struct rig_option options[] = {
 	{ "episode", "milliseconds until the next plan is drawn", &plan_ms, 100, 3600000 },
@@ -107,6 +108,7 @@ static struct rig_option options[] = {
 	{ "way", "0 pageout 1 fadvise 2 drop_caches 3 cold 4 cgroup 5 any", &given.way, 0, NR_WAYS },
 	{ "aim", "percent of removals that await a reclaim", &given.aim, 0, 100 },
 	{ "delay", "microseconds at most between the two", &given.delay, 0, 100000 },
+	{ "pin", "mutator and reclaimer share a CPU", &given.pin, 0, 1 },
 	{ "loop", "read from a block device in lazyfree", &given.loop, 0, 1 },
 	{ "huge", "huge pages for anonymous memory", &given.huge, 0, 1 },
 	{ "fault-around", "fault_around_bytes, 0 leaves it", &given.fault_around, 0, 2 << 20 },
@@ -269,6 +271,27 @@ static void take_out(struct rig_rng *rng, int fd, char *p, long pages)
 	rig_count(C_RECLAIMS, 1);
 }
 
+/* The mutator goes first where both are on one CPU: it preempts reclaim wherever that is. */
+static void share_cpu(const struct group *g, int nice)
+{
+	unsigned int want, i;
+	cpu_set_t all, one;
+
+	if (!plan.pin || sched_getaffinity(0, sizeof(all), &all))
+		return;
+	want = g->nr % rig_cpus();
+	CPU_ZERO(&one);
+	for (i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &all) && !want--)
+			break;
+	if (i == CPU_SETSIZE)
+		return;
+	CPU_SET(i, &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	setpriority(PRIO_PROCESS, 0, nice);
+	prctl(PR_SET_TIMERSLACK, 1);
+}
+
 static void reclaimer_main(void *arg)
 {
 	struct actor *a = arg;
@@ -277,6 +300,7 @@ static void reclaimer_main(void *arg)
 	char *p = map_file(g->fd, plan.pages);
 	uint32_t last = 1, seq;
 
+	share_cpu(g, 10);
 	while (!rig_stopped()) {
 		/* in step with the mutator: once for each time that it has written everything anew */
 		for (seq = rig_load(&g->seq); plan.aim == 100 && (seq & 1 || seq == last) &&
@@ -481,11 +505,15 @@ static void resize(struct group *g, off_t size)
 		rig_broken("ftruncate: %s", strerror(errno));
 }
 
-static void spin(struct rig_rng *rng)
+/* A random moment later. Asleep on a shared CPU, so that the timer interrupts reclaim anywhere. */
+static void linger(struct rig_rng *rng)
 {
-	int64_t end = rig_now() + 1000 * rig_below(rng, plan.delay + 1);
+	int64_t ns = 1000 * rig_below(rng, plan.delay + 1), end = rig_now() + ns;
+	const struct timespec ts = { .tv_nsec = ns };
 
-	while (rig_now() < end)
+	if (plan.pin)
+		nanosleep(&ts, NULL);
+	while (!plan.pin && rig_now() < end)
 		;
 }
 
@@ -497,7 +525,7 @@ static void remove_pages(struct group *g, struct rig_rng *rng, long first, long 
 
 	switch (race->kind) {
 	case PUNCH:
-		/* reclaim comes from the other end: the two meet once */
+		/* reclaim comes from the other end: the two meet */
 		for (to = end; to > first && !lie("stale"); to -= n) {
 			n = rig_min(plan.piece, to - first);
 			if (fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -530,6 +558,7 @@ static void mutator_main(void *arg)
 	uint32_t seen = 0;	/* reclaim_seq when the file was last whole */
 	long len, first, end;
 
+	share_cpu(g, 0);
 	while (lie("idle") && !rig_stopped())
 		rig_wait_change(&g->seq, rig_load(&g->seq));
 	while (!rig_stopped()) {
@@ -541,7 +570,7 @@ static void mutator_main(void *arg)
 		if ((long)rig_below(&rng, 100) < plan.aim) {
 			if (!(seen & 1))
 				rig_wait_change(&g->reclaim_seq, seen);
-			spin(&rng);
+			linger(&rng);
 		}
 		seen = rig_load(&g->reclaim_seq);
 		rig_add(&g->seq, 1);
@@ -718,7 +747,7 @@ static void lazyfree_main(void *arg)
 		/* the same thread as MADV_FREE: its pages may still be on their way to the right list */
 		while (rig_load(&p.done) == done && !rig_stopped()) {
 			if (plan.delay)
-				spin(&rng);
+				linger(&rng);
 			madvise(p.buf, len, MADV_PAGEOUT);
 			rig_count(C_RECLAIMS, 1);
 			if (rig_load(&p.done) == done)
@@ -935,8 +964,8 @@ static void print_plan(unsigned int episode)
 
 	n = snprintf(text, sizeof(text), "groups:%ld,readers:%ld,pages:%ld,chunk:%ld,piece:%ld,",
 		     plan.groups, plan.readers, plan.pages, plan.chunk, plan.piece);
-	n += snprintf(text + n, sizeof(text) - n, "way:%ld,aim:%ld,delay:%ld,loop:%ld,", plan.way,
-		      plan.aim, plan.delay, plan.loop);
+	n += snprintf(text + n, sizeof(text) - n, "way:%ld,aim:%ld,delay:%ld,pin:%ld,loop:%ld,",
+		      plan.way, plan.aim, plan.delay, plan.pin, plan.loop);
 	snprintf(text + n, sizeof(text) - n, "huge:%ld,fault-around:%ld", plan.huge,
 		 plan.fault_around);
 	rig_diag("param e%u=%s", episode, text);
@@ -946,7 +975,8 @@ static void print_plan(unsigned int episode)
  * Small files in many rounds, in step. A hole punch passes twice, first by what
  * reclaim has locked and then over it again; only a page that reclaim lets go
  * between the two shows whether the second pass looks at what became of it. So
- * the passes are short: one page at a time, against the order of reclaim.
+ * every round interrupts reclaim somewhere, with one page locked, and the second
+ * pass has to wait for it on the same CPU.
  */
 static void sharpen(struct plan *p)
 {
@@ -954,10 +984,11 @@ static void sharpen(struct plan *p)
 	p->readers = race->kind == PUNCH ? 0 : rig_min(p->readers, 1);
 	p->pages = rig_min(p->pages, 32);
 	p->chunk = MAX_PAGES;
-	p->piece = 1;
+	p->piece = MAX_PAGES;
 	p->way = BY_PAGEOUT;
 	p->aim = 100;
-	p->delay = rig_min(p->delay, 100);
+	p->pin = race->kind == PUNCH;
+	p->delay = p->pin ? rig_max(300, rig_min(p->delay, 3000)) : rig_min(p->delay, 1000);
 }
 
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
@@ -983,6 +1014,7 @@ static void draw_plan(unsigned int episode)
 	p.way = rig_pick(&rng, ways);
 	p.aim = rig_pick(&rng, aims);
 	p.delay = rig_pick(&rng, delays);
+	p.pin = !rig_below(&rng, 4);
 	p.loop = rig_below(&rng, 4) != 0;
 	p.huge = rig_below(&rng, 2);
 	p.fault_around = rig_pick(&rng, arounds);
@@ -998,6 +1030,7 @@ static void draw_plan(unsigned int episode)
 	TAKE(way);
 	TAKE(aim);
 	TAKE(delay);
+	TAKE(pin);
 	TAKE(loop);
 	TAKE(huge);
 	TAKE(fault_around);
