@@ -1231,9 +1231,10 @@ static void draw_plan(unsigned int episode)
 	struct plan p;
 
 	p.groups = rig_max(1, rig_min(cpus / 5, MAX_GROUPS));
-	/* no more than there are CPUs, or the mutator is starved and nothing happens at all */
+	/* with all who meddle no more than there are CPUs, or the mutator is starved */
 	p.mappers = rig_pick(&rng, processes);
-	p.mappers = rig_min(p.mappers, cpus);
+	p.mappers = rig_min(p.mappers,
+			    rig_max(1, cpus - race->pins - race->collapse - race->split));
 	p.pages = rig_pick(&rng, huges) * HUGE_PAGES;
 	p.grain = rig_pick(&rng, grains);
 	p.fill = rig_pick(&rng, larges);
@@ -1248,10 +1249,12 @@ static void draw_plan(unsigned int episode)
 	p.sizes = rig_below(&rng, 1024) & ~3;
 	p.aliases = rig_pick(&rng, alias);
 	p.fault_around = rig_pick(&rng, arounds);
-	if (race->kind == OWN || race->backing == LARGE_FILE || race->backing == RO_FILE)
-		p.grain = 1;
 	if (race->kind == PIN)
 		p.pages = HUGE_PAGES;
+	if (race->kind == OWN || race->backing == LARGE_FILE || race->backing == RO_FILE)
+		p.grain = 1;
+	else if (p.pages > HUGE_PAGES)
+		p.grain = rig_max(p.grain, 16);	/* or a round takes a second */
 	/* the window of zap is a few instructions: short rounds, and nothing but drops */
 	if (!race->parts && episode % 2) {
 		p.pages = HUGE_PAGES;
