@@ -575,6 +575,14 @@ static void look_past_eof(struct mutator *m, long first)
 
 	if (on_tmpfs() || n <= 0)
 		return;
+	/* fault-around from the last page that there is must not go further */
+	madvise(m->look.base, plan.pages * RIG_PAGE, MADV_DONTNEED);
+	if (first > 0)
+		check_page(&m->look, first - 1);
+	for (k = 0; k < n; k++)
+		if (rig_pagemap(m->look.base + (first + k) * RIG_PAGE) & RIG_PAGEMAP_PRESENT)
+			rig_found(titles[1].eof, "file %u page %ld, right after truncate", g->nr,
+				  first + k);
 	for (i = 0; i < plan.mappers; i++) {
 		got = m->pagemap[i] < 0 ? -1 :
 			pread(m->pagemap[i], entries, n * 8, (g->addr[i] / RIG_PAGE + first) * 8);
