@@ -1235,10 +1235,11 @@ static void draw_plan(unsigned int episode)
 	static const long alias[] = { 0, 16, 32, 64 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 2 << 20 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
-	const long cpus = rig_cpus();
+	const long cpus = rig_cpus(), mib = rig_stat("/proc/meminfo", "MemTotal") / 1024;
 	struct plan p;
 
-	p.groups = rig_max(1, rig_min(cpus / 5, MAX_GROUPS));
+	/* private copies and children's copies of them: up to 64 MiB for a file of 8 MiB */
+	p.groups = rig_max(1, rig_min(rig_min(cpus / 5, mib / 128), MAX_GROUPS));
 	/* with all who meddle no more than there are CPUs, or the mutator is starved */
 	p.mappers = rig_pick(&rng, processes);
 	p.mappers = rig_min(p.mappers,
