@@ -167,6 +167,22 @@ static void flush_counts(uint64_t *counts)
 	}
 }
 
+static __thread uint32_t poisoning;
+
+/* Who poisons a page that it maps gets a SIGBUS when madvise() returns: nothing to jump from. */
+static void on_bus(int sig)
+{
+	if (!rig_load(&poisoning))
+		rig_on_bus(sig);
+}
+
+static void catch_bus(void)
+{
+	struct sigaction sa = { .sa_handler = on_bus, .sa_flags = SA_NODEFER };
+
+	sigaction(SIGBUS, &sa, NULL);
+}
+
 /* Returns false when the access ended in SIGBUS. */
 static bool read_page(char *page, struct rig_stamp *out)
 {
@@ -283,7 +299,7 @@ static void reader_main(void *arg)
 {
 	static struct reader r;
 
-	rig_catch_bus();
+	catch_bus();
 	r.nr = (long)arg;
 	r.rng = rig_rng_for(race->name, r.nr);
 	r.base = mmap(NULL, map_len(), PROT_READ, race->shared ? MAP_SHARED : MAP_PRIVATE, file_fd,
@@ -316,7 +332,9 @@ static enum state poison(char *page, int advice)
 		return POISONED;
 	if (!in_guest)		/* the last fence: never on somebody's machine */
 		return UNSURE;
+	rig_store(&poisoning, 1);
 	ret = madvise(page, RIG_PAGE, advice);
+	rig_store(&poisoning, 0);
 	rig_add(&shared->taken, 1);
 	rig_count(ret ? C_REFUSED : C_POISONED, 1);
 	return ret ? UNSURE : POISONED;
@@ -335,7 +353,7 @@ static void poisoner_main(void *arg)
 	char *base;
 
 	(void)arg;
-	rig_catch_bus();
+	catch_bus();
 	base = mmap(NULL, map_len(), PROT_READ, MAP_SHARED, file_fd, 0);
 	if (base == MAP_FAILED) {
 		rig_broken("mmap: %s", strerror(errno));
@@ -390,7 +408,7 @@ static void anon_main(void *arg)
 	long i;
 
 	(void)arg;
-	rig_catch_bus();
+	catch_bus();
 	memory = mmap(NULL, map_len(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED) {
 		rig_broken("mmap: %s", strerror(errno));
@@ -449,9 +467,14 @@ static void draw_plan(unsigned int episode)
 
 static void print_plan(unsigned int episode)
 {
-	rig_diag("param e%u=readers:%ld,pages:%ld,stride:%ld,pause:%ld,portion:%ld,"
-		 "fault-around:%ld", episode, plan.readers, plan.pages, plan.stride, plan.pause,
-		 plan.portion, plan.fault_around);
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "readers:%ld,pages:%ld,stride:%ld,pause:%ld,",
+		     plan.readers, plan.pages, plan.stride, plan.pause);
+	snprintf(text + n, sizeof(text) - n, "portion:%ld,fault-around:%ld", plan.portion,
+		 plan.fault_around);
+	rig_diag("param e%u=%s", episode, text);
 }
 
 /* Clean and, on a disk, written: poison must find nothing that only it would lose. */

@@ -628,10 +628,14 @@ static void draw_plan(unsigned int episode)
 
 static void print_plan(unsigned int episode)
 {
-	rig_diag("param e%u=readers:%ld,pages:%ld,hot:%ld,shift:%ld,pause:%ld,linger:%ld,"
-		 "unmap:%ld,truncate:%ld,fault-around:%ld", episode, plan.readers, plan.pages,
-		 plan.hot, plan.shift, plan.pause, plan.linger, plan.unmap, plan.truncate,
-		 plan.fault_around);
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "readers:%ld,pages:%ld,hot:%ld,shift:%ld,pause:%ld,",
+		     plan.readers, plan.pages, plan.hot, plan.shift, plan.pause);
+	snprintf(text + n, sizeof(text) - n, "linger:%ld,unmap:%ld,truncate:%ld,fault-around:%ld",
+		 plan.linger, plan.unmap, plan.truncate, plan.fault_around);
+	rig_diag("param e%u=%s", episode, text);
 }
 
 static void make_file(unsigned int episode)
