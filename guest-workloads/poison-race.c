@@ -73,7 +73,7 @@ struct plan {
 	long pages;
 	long stride;
 	long pause;		/* most microseconds between two poisonings */
-	long portion;		/* percent of the pages that may be poisoned */
+	long portion;		/* percent of the pages that may be poisoned, or four */
 	long fault_around;
 };
 
@@ -87,7 +87,7 @@ static struct rig_option options[] = {
 	{ "pages", "of the file or the memory", &given.pages, 16, MAX_PAGES },
 	{ "stride", "touch one page in so many first", &given.stride, 1, 128 },
 	{ "pause", "most microseconds between two poisonings", &given.pause, 1, 10000000 },
-	{ "portion", "percent of the pages that may be poisoned", &given.portion, 1, 100 },
+	{ "portion", "percent of the pages that may be poisoned, but at least four", &given.portion, 1, 100 },
 	{ "fault-around", "fault_around_bytes, 0 leaves it", &given.fault_around, 0, 2 << 20 },
 };
 
@@ -348,7 +348,7 @@ static void pause_a_while(struct rig_rng *rng)
 static void poisoner_main(void *arg)
 {
 	struct rig_rng rng = rig_rng_for(race->name, 1000);
-	long left = rig_max(1, plan.pages * plan.portion / 100);
+	long left = rig_max(4, plan.pages * plan.portion / 100);
 	uint64_t index;
 	char *base;
 
@@ -527,7 +527,7 @@ static void run_race(int64_t ns)
 	unsigned int nr = rig_max(1, ns / episode), i;
 	int64_t end = rig_now() + ns;
 	struct rig_gate gates[] = {
-		{ C_POISONED, rig_max(1, rig_min(8, 2 * ns / second)) },
+		{ C_POISONED, rig_max(1, rig_min(8, ns / second)) },
 		{ C_SWEEPS, rig_max(3, rig_min(100, 5 * ns / second)) },
 		{ C_SIGBUS, 0 },
 	};

@@ -697,7 +697,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 static void run_race(int64_t ns)
 {
 	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	const uint64_t least = rig_max(10, rig_min(300, 20 * ns / second));
+	const uint64_t least = rig_max(8, rig_min(200, 8 * ns / second));
 	unsigned int nr = rig_max(1, ns / episode), i;
 	int64_t end = rig_now() + ns;
 	/* What a slow emulated machine manages and still sees a race in. */
