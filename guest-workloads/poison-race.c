@@ -87,7 +87,8 @@ static struct rig_option options[] = {
 	{ "pages", "of the file or the memory", &given.pages, 16, MAX_PAGES },
 	{ "stride", "touch one page in so many first", &given.stride, 1, 128 },
 	{ "pause", "most microseconds between two poisonings", &given.pause, 1, 10000000 },
-	{ "portion", "percent of the pages that may be poisoned, but at least four", &given.portion, 1, 100 },
+	{ "portion", "percent of the pages that may be poisoned, or four of them",
+	  &given.portion, 1, 100 },
 	{ "fault-around", "fault_around_bytes, 0 leaves it", &given.fault_around, 0, 2 << 20 },
 };
 
