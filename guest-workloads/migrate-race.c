@@ -798,10 +798,16 @@ static void draw_plan(unsigned int episode)
 
 static void print_plan(unsigned int episode)
 {
-	rig_diag("param e%u=processes:%ld,threads:%ld,movers:%ld,pages:%ld,align:%ld,stride:%ld,"
-		 "batch:%ld,times:%ld,how:%ld,fault-around:%ld", episode, plan.processes, plan.threads,
-		 plan.movers, plan.pages, plan.align, plan.stride, plan.batch, plan.times,
-		 plan.how, plan.fault_around);
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "processes:%ld,threads:%ld,movers:%ld,pages:%ld,",
+		     plan.processes, plan.threads, plan.movers, plan.pages);
+	n += snprintf(text + n, sizeof(text) - n, "align:%ld,stride:%ld,batch:%ld,times:%ld,",
+		      plan.align, plan.stride, plan.batch, plan.times);
+	snprintf(text + n, sizeof(text) - n, "how:%ld,fault-around:%ld", plan.how,
+		 plan.fault_around);
+	rig_diag("param e%u=%s", episode, text);
 }
 
 static void make_file(unsigned int episode)
@@ -828,7 +834,7 @@ static void make_file(unsigned int episode)
 		fsync(file_fd);
 }
 
-/* What the owners stored must be in the file, when its pages have been written out and read anew. */
+/* What the owners stored must be in the file, once its pages have been written and read anew. */
 static void check_file(void)
 {
 	struct rig_stamp seen[RIG_ENDS];
@@ -849,7 +855,7 @@ static void check_file(void)
 	munmap(view, plan.pages * RIG_PAGE);
 }
 
-/* Nobody maps the file any more, and it is clean: what stays in memory is held by a lost reference. */
+/* Nobody maps the file any more, and it is clean: a lost reference holds what stays in memory. */
 static void check_references(void)
 {
 	size_t len = plan.pages * RIG_PAGE;

@@ -218,13 +218,16 @@ static bool read_back(struct appender *a, uint64_t from, uint64_t to, const char
 /* All of the file once more, from the disk, then from the start with other contents. */
 static void start_anew(struct appender *a)
 {
+	static const char zeroes[RIG_PAGE];
 	struct log *log = a->log;
 
+	rig_add(&log->seq, 1);
+	if (lies("disk"))
+		rig_pwrite_all(a->fd, zeroes, rig_min(log->size, RIG_PAGE), 0);
 	if (fsync(a->fd))
 		rig_broken("fsync: %s", strerror(errno));
 	posix_fadvise(a->fd, 0, 0, POSIX_FADV_DONTNEED);
 	read_back(a, 0, log->size, "after fsync and fadvise", true);
-	rig_add(&log->seq, 1);
 	rig_store(&log->size, 0);
 	log->generation++;
 	if (ftruncate(a->fd, 0))
@@ -326,7 +329,7 @@ static void reader_main(void *arg)
 				break;
 			}
 			rig_store(&rig_bus_armed, 1);
-			got = *(volatile uint64_t *)(base + at);
+			got = __atomic_load_n((uint64_t *)(base + at), __ATOMIC_RELAXED);
 			rig_store(&rig_bus_armed, 0);
 			__atomic_thread_fence(__ATOMIC_SEQ_CST);
 			if (rig_load(&log->seq) == seq)
@@ -573,9 +576,14 @@ static void draw_plan(unsigned int episode)
 
 static void print_plan(unsigned int episode)
 {
-	rig_diag("param e%u=writers:%ld,syncers:%ld,readers:%ld,pages:%ld,pause:%ld,urgent:%ld,"
-		 "ranges:%ld,drop:%ld", episode, plan.writers, plan.syncers, plan.readers,
-		 plan.pages, plan.pause, plan.urgent, plan.ranges, plan.drop);
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "writers:%ld,syncers:%ld,readers:%ld,pages:%ld,",
+		     plan.writers, plan.syncers, plan.readers, plan.pages);
+	snprintf(text + n, sizeof(text) - n, "pause:%ld,urgent:%ld,ranges:%ld,drop:%ld",
+		 plan.pause, plan.urgent, plan.ranges, plan.drop);
+	rig_diag("param e%u=%s", episode, text);
 }
 
 static void check_space(void)
