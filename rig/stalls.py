@@ -1,13 +1,13 @@
-"""Patch-directed stalls: while a workload runs, vCPUs stand still at random instructions of the functions of the series.
+"""Stalls directed by the patches: while a workload runs, vCPUs stand still at random instructions of touched functions.
 
 Holding one party of a race in the middle of its window is the idea of DataCollider (Erickson et al., "Effective
 Data-Race Detection for the Kernel", OSDI 2010); here the places are not any memory access but the code under test.
 
 A trial is cut into episodes of a second or two, and each draws anew which functions count, how long stalls last and how
 much of the time they may take: one unlucky draw does not cost the trial. `episodes` is that plan, from the seed and the
-names of the functions alone, so that base and patched get the same. `Stalls` carries it out through the control block of
-the plugin (stallctl.py), and fits the mean distance of the stalls to how often the functions are run on this machine,
-since a workload that stands still most of the time meets no race either.
+names of the functions alone, so that base and patched get the same. `Stalls` carries it out through the control block
+of the plugin (stallctl.py), and fits the mean distance of the stalls to how often the functions are run on this
+machine, since a workload that stands still most of the time meets no race either.
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ def setting_of(episode: Episode, spans: Sequence[Span], executed: Sequence[float
     run = sum(weight * rate for weight, rate in zip(weights, executed, strict=True))
     per_second = episode.share * vcpus / mean_length(shortest, episode.longest)
     distance = run / per_second if run and per_second else UNKNOWN * max(weights, default=1)
-    return Setting(
-        distance=max(1, round(distance)), shortest=shortest, longest=episode.longest, weights=tuple(weights)
-    )
+    return Setting(distance=max(1, round(distance)), shortest=shortest, longest=episode.longest, weights=tuple(weights))
 
 
 def mean_length(shortest: float, longest: float) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from rig import functions, inlines, touched
 from rig.build import PINNED
 from rig.errors import HostError
-from rig.functions import Kind, Range, Span, Symbols
+from rig.functions import Range, Span, Symbols
 from rig.git import Git
 from rig.model import Kernel
 from rig.results import from_json, to_json
@@ -87,7 +87,7 @@ class Finder:
     def found(self, kernel: Kernel) -> Found:
         """Return what one kernel has of the touched functions, from the store where it is there."""
         wanted = (word for one in self.touched for word in (one.path, one.name))
-        key = digest(FORMAT, kernel.key, self._base, *functions.DULL, *wanted)
+        key = digest(FORMAT, kernel.key, self._base, functions.DULL.pattern, *wanted)
         stored = self.store.get("targets", key)
         if stored is not None:
             return from_json(Found, json.loads((stored / "found.json").read_text()))
@@ -171,8 +171,3 @@ def _command(file: Path) -> tuple[str, ...] | None:
         return inlines.saved_command(file.read_text())
     except OSError:
         return None
-
-
-def whole_functions(targets: Targets, kind: Kind) -> tuple[str, ...]:
-    """Return the names of the functions of one kind, sorted: for people."""
-    return tuple(sorted({span.range.function for span in targets.spans if span.range.kind is kind}))
