@@ -35,7 +35,8 @@ DULL = re.compile(
     # They only watch, or only talk.
     | __fentry__ | _*(asan|kasan|kcsan|tsan|ubsan|kmsan|sanitizer)_ | kmemleak_ | _*page_owner | _*lockdep_
     | debug_lockdep_ | _*lock_(acquire|release|is_held|contended) | debug_(smp|check)_ | _*might_ | _*trace_ | perf_
-    | __probestub_ | __traceiter_ | __SC[TK]__ | __mmap_lock_ | mm_trace_ | _*v?printk | dump_ | _*warn_ | __WARN
+    | __page_table_check_ | __probestub_ | __traceiter_
+    | __SC[TK]__ | __mmap_lock_ | mm_trace_ | _*v?printk | dump_ | _*warn_ | __WARN
     | panic | report_ | __bug | print_ | pr_ | __dynamic_ | should_fail
     # They move bytes, belong to the machine and not to the race, or are thunks.
     | _*mem(cpy|set|move|cmp) | (clear|copy)_page | rep_ | _*(put|get)_user | _*copy_(from|to)_ | __x86_ | __stack_chk
