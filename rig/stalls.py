@@ -30,11 +30,12 @@ from rig.targets import Targets
 
 CONTROL = "stalls.ctl"
 
-SHORTEST = 0.0001  # seconds; below it the host's own scheduling is coarser
-SMALLEST_LONGEST = 0.0005  # seconds: the longest stall of an episode is at least this
+SPREAD = 10.0  # the longest stall of an episode to its shortest
+SMALLEST_LONGEST = 0.002  # seconds: the longest stall of an episode is at least this: the others have to get somewhere
 FIRST_EPISODE = 0.3  # seconds: only to see how often the functions are run
 EVERYTHING = 0.25  # chance that an episode leaves no function out
-LEAST_KEPT = 0.15  # chance for a function to be kept, in the narrowest episodes
+LEAST_KEPT = 0.05  # chance for a function to be kept, in the narrowest episodes
+LEAST_PART = 0.3  # of the share of the time
 #: What an instruction of a kind counts. Callees are also called by others, who have nothing to do with the series.
 WEIGHTS = {Kind.TOUCHED: 4, Kind.INLINED: 4, Kind.CALLER: 2, Kind.CALLEE: 1}
 SCALE = 1000  # of the weights, so that one can be divided by how often its range is run
@@ -76,20 +77,22 @@ def episodes(
     number = 0
     while True:
         draw = random.Random(f"directed stalls {seed} {number}")  # noqa: S311  # to be repeated, not to be secret
-        kept = 1.0 if draw.random() < EVERYTHING else draw.uniform(LEAST_KEPT, 0.8)
+        kept = 1.0 if draw.random() < EVERYTHING else math.exp(draw.uniform(math.log(LEAST_KEPT), 0.0))
         top = math.exp(draw.uniform(math.log(min(SMALLEST_LONGEST, longest)), math.log(longest)))
-        part = math.exp(draw.uniform(math.log(0.1), 0.0))
+        part = draw.uniform(LEAST_PART, 1.0)
         rare = draw.random() < 0.5
         length = seconds * draw.uniform(0.5, 1.5) if number else min(FIRST_EPISODE, seconds)
-        names = frozenset(name for name in functions if _picked(f"{seed} {number} {name}", kept))
-        if all(functions[name] is Kind.CALLEE for name in names):  # none at all, or none of the series
-            names = frozenset(functions)
+        lots = {name: _lot(f"{seed} {number} {name}") for name in functions}
+        names = frozenset(name for name, lot in lots.items() if lot < kept)
+        ours = [name for name, kind in functions.items() if kind is not Kind.CALLEE] or list(functions)
+        if not names & set(ours):
+            names |= {min(ours, key=lots.__getitem__)}
         yield Episode(seconds=length, longest=top, share=share * part, rare=rare, functions=names)
         number += 1
 
 
-def _picked(words: str, chance: float) -> bool:
-    return random.Random(words).random() < chance  # noqa: S311  # as above
+def _lot(words: str) -> float:
+    return random.Random(words).random()  # noqa: S311  # as above
 
 
 def setting_of(episode: Episode, spans: Sequence[Span], executed: Sequence[float], vcpus: int) -> Setting:
@@ -98,7 +101,7 @@ def setting_of(episode: Episode, spans: Sequence[Span], executed: Sequence[float
     `executed` says for each span how many instructions of it all vCPUs run per second (0: not known, or none). The
     distance is such that stalls take the share of the time that the episode aims at.
     """
-    shortest = min(SHORTEST, episode.longest)
+    shortest = episode.longest / SPREAD
     weights = []
     for span, rate in zip(spans, executed, strict=True):
         if span.range.function not in episode.functions:

@@ -55,12 +55,15 @@ void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
 EXPORT extern int qemu_plugin_version;
 int qemu_plugin_version = PLUGIN_API;
 
+/* Longest stalls that a vCPU may save credit for. */
+#define SAVED 4
+
 /* What a vCPU needs to know of itself; a cache line each. */
 struct vcpu {
 	uint64_t random;
 	int64_t left; /* weighted instructions until the next stall */
-	uint64_t since; /* ns of the clock when it was first seen on */
-	uint64_t spent; /* ns stalled since then */
+	uint64_t seen; /* ns of the clock when the credit was last worked out */
+	double credit; /* ns that it may be stalled for */
 	uint32_t episode;
 } __attribute__((aligned(64)));
 
@@ -100,8 +103,8 @@ static void begin_episode(struct vcpu *self, unsigned int index, uint32_t episod
 	mixed ^= mixed >> 27;
 	self->random = mixed ? mixed : 1;
 	if (!self->episode) {
-		self->since = now_ns();
-		self->spent = 0;
+		self->seen = now_ns();
+		self->credit = (double)head->longest;
 	}
 	self->episode = episode;
 	next_stall(self);
@@ -116,12 +119,16 @@ static uint64_t length_of_stall(struct vcpu *self)
 				       (uint64_t)high;
 }
 
-static bool may_stall(const struct vcpu *self, uint64_t length, uint64_t now)
+/* Its share of the time has to be earned first, and is not saved for long: no burst of stalls after a rest. */
+static bool may_stall(struct vcpu *self, uint64_t length, uint64_t now)
 {
-	double allowed = (double)(now - self->since) * head->share / 1e6;
+	double most = (double)head->longest * SAVED;
 
-	/* The first may come at once; afterwards what was spent has to be earned. */
-	return !self->spent || (double)(self->spent + length) <= allowed;
+	self->credit += (double)(now - self->seen) * head->share / 1e6;
+	self->seen = now;
+	if (self->credit > most)
+		self->credit = most;
+	return (double)length <= self->credit;
 }
 
 static void stall(struct vcpu *self, struct stall_count *count)
@@ -141,7 +148,7 @@ static void stall(struct vcpu *self, struct stall_count *count)
 
 		nanosleep(&wait, NULL); /* a signal may cut it short */
 		took = now_ns() - before;
-		self->spent += took;
+		self->credit -= (double)took;
 		count->stalls++;
 		count->stalled += took;
 	}
