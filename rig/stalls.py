@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rig.clock import Stopwatch
+from rig.clock import Deadline, Stopwatch
 from rig.functions import Kind, Span
 from rig.model import DirectedStalls, FunctionStalls
 from rig.qemu import StallPlugin
@@ -38,6 +38,8 @@ LEAST_KEPT = 0.05  # chance for a function to be kept, in the narrowest episodes
 LEAST_PART = 0.3  # of the share of the time
 #: What an instruction of a kind counts. Callees are also called by others, who have nothing to do with the series.
 WEIGHTS = {Kind.TOUCHED: 4, Kind.INLINED: 4, Kind.CALLER: 2, Kind.CALLEE: 1}
+TICK = 0.1  # seconds between two looks at how often the functions are run
+NOVELTY = 0.5  # of such a look, against what was known before
 SCALE = 1000  # of the weights, so that one can be divided by how often its range is run
 UNKNOWN = 2000  # instructions between stalls while it is not known how many are run
 
@@ -142,6 +144,21 @@ def write_control(folder: Path, kit: Kit, key: str, *, vcpus: int, share: float,
     return StallPlugin(library=kit.library, control=path)
 
 
+class Rates:
+    """How often each span is run just now: workloads go from one case to the next, and with them the functions."""
+
+    def __init__(self, spans: int) -> None:
+        self.values = [0.0] * spans  # instructions per second, of all vCPUs
+        self._seen = [0] * spans
+
+    def note(self, executed: Sequence[int], seconds: float) -> None:
+        """Take into account what was `executed` in all, `seconds` after the last time."""
+        if seconds > 0:
+            fresh = [(now - before) / seconds for now, before in zip(executed, self._seen, strict=True)]
+            self.values = [old + (new - old) * NOVELTY for old, new in zip(self.values, fresh, strict=True)]
+            self._seen = list(executed)
+
+
 class Stalls:
     """Runs episodes for as long as the context lasts; `report` says what was done."""
 
@@ -188,13 +205,16 @@ class Stalls:
             self._failure = failure
 
     def _run(self, shared: Block) -> None:
-        watch = Stopwatch()
+        rates = Rates(len(self._targets.spans))
         for episode in self._plan:
-            spent = max(watch.elapsed, 0.001)
-            executed = [count.executed / spent for count in shared.counts()]
-            shared.begin(setting_of(episode, self._targets.spans, executed, self._vcpus))
-            if self._stop.wait(episode.seconds):
-                return
+            shared.begin(setting_of(episode, self._targets.spans, rates.values, self._vcpus))
+            lasts = Deadline(episode.seconds)
+            while not lasts.expired:
+                watch = Stopwatch()
+                if self._stop.wait(min(TICK, lasts.remaining)):
+                    return
+                rates.note([count.executed for count in shared.counts()], watch.elapsed)
+                shared.adjust(setting_of(episode, self._targets.spans, rates.values, self._vcpus))
 
 
 def nothing(note: str) -> DirectedStalls:

@@ -62,6 +62,7 @@ int qemu_plugin_version = PLUGIN_API;
 struct vcpu {
 	uint64_t random;
 	int64_t left; /* weighted instructions until the next stall */
+	uint64_t length; /* ns: of that stall */
 	uint64_t seen; /* ns of the clock when the credit was last worked out */
 	double credit; /* ns that it may be stalled for */
 	uint32_t episode;
@@ -90,9 +91,19 @@ static double draw(struct vcpu *self)
 	return (double)(((self->random * 0x2545f4914f6cdd1du) >> 11) + 1) / (double)(1ull << 53);
 }
 
-static void next_stall(struct vcpu *self)
+static void draw_distance(struct vcpu *self)
 {
 	self->left = (int64_t)(-log(draw(self)) * (double)head->distance) + 1;
+}
+
+/* Log-uniform: nobody knows how long a window is. */
+static void draw_length(struct vcpu *self)
+{
+	double low = (double)head->shortest, high = (double)head->longest;
+
+	self->length = low > 0 && high > low ?
+			       (uint64_t)(low * exp(draw(self) * log(high / low))) :
+			       (uint64_t)high;
 }
 
 static void begin_episode(struct vcpu *self, unsigned int index, uint32_t episode)
@@ -107,20 +118,12 @@ static void begin_episode(struct vcpu *self, unsigned int index, uint32_t episod
 		self->credit = (double)head->longest;
 	}
 	self->episode = episode;
-	next_stall(self);
-}
-
-/* Log-uniform: nobody knows how long a window is. */
-static uint64_t length_of_stall(struct vcpu *self)
-{
-	double low = (double)head->shortest, high = (double)head->longest;
-
-	return low > 0 && high > low ? (uint64_t)(low * exp(draw(self) * log(high / low))) :
-				       (uint64_t)high;
+	draw_distance(self);
+	draw_length(self);
 }
 
 /* Its share of the time has to be earned first, and is not saved for long: no burst of stalls after a rest. */
-static bool may_stall(struct vcpu *self, uint64_t length, uint64_t now)
+static bool may_stall(struct vcpu *self, uint64_t now)
 {
 	double most = (double)head->longest * SAVED;
 
@@ -128,16 +131,17 @@ static bool may_stall(struct vcpu *self, uint64_t length, uint64_t now)
 	self->seen = now;
 	if (self->credit > most)
 		self->credit = most;
-	return (double)length <= self->credit;
+	return (double)self->length <= self->credit;
 }
 
 static void stall(struct vcpu *self, struct stall_count *count)
 {
-	uint64_t length = length_of_stall(self);
 	uint64_t before = now_ns();
-	struct timespec wait = { (time_t)(length / 1000000000u), (long)(length % 1000000000u) };
+	struct timespec wait = { (time_t)(self->length / 1000000000u),
+				 (long)(self->length % 1000000000u) };
 
-	if (!may_stall(self, length, before)) {
+	/* Its length stays as it was drawn: with a new draw each time the short ones would win. */
+	if (!may_stall(self, before)) {
 		count->withheld++;
 		return;
 	}
@@ -149,6 +153,7 @@ static void stall(struct vcpu *self, struct stall_count *count)
 		nanosleep(&wait, NULL); /* a signal may cut it short */
 		took = now_ns() - before;
 		self->credit -= (double)took;
+		draw_length(self);
 		count->stalls++;
 		count->stalled += took;
 	}
@@ -173,7 +178,7 @@ static void executed(unsigned int index, void *data)
 	if (self->left > 0 || !range->weight)
 		return;
 	stall(self, count);
-	next_stall(self);
+	draw_distance(self);
 }
 
 static struct stall_range *range_of(uint64_t address)

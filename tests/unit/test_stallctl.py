@@ -58,8 +58,9 @@ def test_each_episode_has_a_number_of_its_own_and_leaving_switches_off(tmp_path:
     with Block(path) as shared:
         for number in (1, 2):
             shared.begin(Setting(distance=70, shortest=0.001, longest=0.02, weights=(4, 0)))
+            shared.adjust(Setting(distance=71, shortest=0.001, longest=0.02, weights=(4, 0)))
             found = head(path)
-            assert (found["episode"], found["distance"]) == (number, 70)
+            assert (found["episode"], found["distance"]) == (number, 71)
             assert (found["shortest"], found["longest"]) == (1_000_000, 20_000_000)
         first = stallctl.offsets(stallctl.HEAD)[""]
         assert struct.unpack_from("=QQIIQQII", path.read_bytes(), first) == (100, 200, 4, 0, 300, 310, 0, 0)

@@ -16,6 +16,7 @@ from rig.stalls import (
     WEIGHTS,
     Episode,
     Kit,
+    Rates,
     Stalls,
     episodes,
     kinds_of,
@@ -131,6 +132,18 @@ def test_stalls_come_as_often_as_the_share_asks_for(
     if run and setting.distance > 1000:  # else rounding shows
         stalled = run / setting.distance * mean_length(setting.shortest, setting.longest)
         assert stalled == pytest.approx(share * vcpus, rel=0.01)
+
+
+def test_rates_follow_what_is_run_now() -> None:
+    rates = Rates(2)
+    total = 0
+    for _ in range(20):
+        total += 100
+        rates.note([total, 0], 0.1)
+    assert rates.values == [pytest.approx(1000, rel=0.01), 0.0]
+    for _ in range(20):
+        rates.note([total, 0], 0.1)
+    assert rates.values[0] < 1
 
 
 def test_a_function_is_what_it_is_first() -> None:
