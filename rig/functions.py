@@ -53,8 +53,8 @@ class Kind(StrEnum):
 
     TOUCHED = "touched"  # the function itself
     INLINED = "inlined"  # a touched function, where it was inlined into another one
-    CALLER = "caller"  # calls a touched function that has no code of its own: where it does is not known
-    CALLEE = "callee"  # called by one of these
+    CALLER = "caller"  # of the files of the series, calls a touched function
+    CALLEE = "callee"  # called by a touched function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -178,7 +178,7 @@ def own_ranges(touched: Iterable[Function], symbols: Symbols) -> tuple[Range, ..
 
 
 def caller_ranges(callers: Mapping[str, Iterable[str]], symbols: Symbols) -> tuple[Range, ...]:
-    """Return the whole of the functions that stand for those which were inlined; `callers`: names by path."""
+    """Return the whole of the functions that call touched ones; `callers`: names by path."""
     return tuple(
         _whole(symbol, name, Kind.CALLER)
         for path, names in callers.items()
