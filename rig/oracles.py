@@ -45,6 +45,8 @@ TAINTS: tuple[tuple[str, str], ...] = (
 )
 #: Taints that a splat on the console sets, and so explains.
 SPLAT_TAINTS = frozenset("BDWL")
+#: Taints that say what was loaded, and accuse nobody: the rig's own module is out of tree and unsigned.
+LOADED_TAINTS = frozenset("OE")
 #: Findings that say why nothing moves any more.
 STALLS = frozenset({"hung-task", "soft-lockup", "hard-lockup", "rcu-stall", "lockdep"})
 
@@ -248,10 +250,11 @@ RULES: tuple[_Rule, ...] = (
 
 
 def new_taints(before: int | None, after: int | None) -> str:
-    """Return the letters of the taint bits that are new in `after`; none if either is not known."""
+    """Return the letters of the taint bits that are new in `after` and accuse; none if either is not known."""
     if before is None or after is None:
         return ""
-    return "".join(_letter(bit) for bit in range(64) if (after & ~before) >> bit & 1)
+    letters = (_letter(bit) for bit in range(64) if (after & ~before) >> bit & 1)
+    return "".join(letter for letter in letters if letter not in LOADED_TAINTS)
 
 
 def _letter(bit: int) -> str:
