@@ -300,14 +300,15 @@ class Guest:
             raise _Lost from error
 
     def _feed(self, channel: Channel, data: bytes, deadline: Deadline) -> None:
-        """Write the standard input of a command and close it; raises _Lost or TimeoutError."""
+        """Write the standard input of a command and close it, as far as the deadline allows; raises _Lost."""
 
         def work() -> None:
             with suppress(OSError):  # the command did not want it all; why is for its exit status to say
                 channel.sendall(data)
                 channel.shutdown_write()
 
-        _attended(work, deadline, self._here)
+        with suppress(TimeoutError):  # the caller looks at the deadline next, and kills the command
+            _attended(work, deadline, self._here)
 
     def _kill(self, group: str, deadline: Deadline) -> None:
         """Kill the session that left its id in the guest's file `group`."""
