@@ -27,8 +27,9 @@ from rig.model import Kernel, Perturbation
 
 KIND = "kprobes"  # among the kinds of a Perturbation
 CONTROL = "/sys/kernel/debug/rig_stall"
-#: Seconds for all commands before the workload, and for all after it.
-SECONDS = 30.0
+SECONDS = 30.0  # for all commands before the workload
+#: For the one after it. Short: after a hang, the kernel is yet to be asked where it hangs.
+AFTER = 15.0
 
 _PROBE = re.compile(
     r"^probe (\S+)\+0x([0-9a-f]+) hits (\d+) stalls (\d+) open (\d+) ns (\d+) declined (\d+) missed (\d+)$"
@@ -142,7 +143,7 @@ class GuestStalls:
     ) -> None:
         if not self._armed or kind is not None:
             return
-        done = self._guest.run(DISARM, SECONDS)
+        done = self._guest.run(DISARM, AFTER)
         self.counts = parse_stats(done.stdout)
         if not done.ok:
             self._notes.append(f"stalls by kprobes were not switched off: {_why(done)}")

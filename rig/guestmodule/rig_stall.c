@@ -12,6 +12,9 @@
  *	/sys/kernel/debug/rig_stall/on		rw: 1 while stalls are wanted
  *	/sys/kernel/debug/rig_stall/stats	r: what came of each place
  *
+ * rmmod takes all places back, which is sound where a CPU obeys the kernel's serialisation of changed
+ * code. Multi-threaded TCG of QEMU 7.2 was seen to break that: there switch it off, and leave it in.
+ *
  * A place that the kernel refuses (noinstr and NOKPROBE code, the middle of an instruction, code
  * that is patched at run time) is told in stats and otherwise left out.
  *
@@ -40,6 +43,7 @@
 #include <linux/percpu.h>
 #include <linux/preempt.h>
 #include <linux/seq_file.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/timekeeping.h>
