@@ -11,10 +11,12 @@ was seen to run the old translation, breakpoint included, long after the kernel 
 
 from __future__ import annotations
 
+import math
+import random
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -43,7 +45,30 @@ class Settings:
 
     places: int = 64  # instructions per trial
     mean: int = 200  # hits of a place between two stalls of one CPU; its first hits are more likely to stall
-    length_us: int = 5000  # the longest stall; as likely as short ones on a scale of logarithms
+    length_us: int = 10_000  # the longest stall, the module takes 20000; as likely as short ones on a logarithmic scale
+    shortest_us: int = 500
+
+
+#: What a trial's own settings are drawn from, as factors or parts of those that are asked for: no one fits all races.
+LEAST_KEPT = 0.05  # of the functions: the narrower, the more of the stalls fall into the window that is looked for
+LEAST_LENGTH = 0.2  # of the longest stall
+SPREAD = 10  # of the longest stall to the shortest: the others have to get somewhere meanwhile
+LEAST_MEAN = 0.25
+
+
+def drawn(settings: Settings, groups: Sequence[Sequence[Place]], seed: int) -> tuple[Settings, tuple[Place, ...]]:
+    """Return the settings and the places of a trial, the same for the same arguments; each seed has others."""
+    draw = random.Random(f"stalls by kprobes {seed}")  # noqa: S311  # to be repeated, not to be secret
+
+    def part(least: float) -> float:
+        return math.exp(draw.uniform(math.log(least), 0.0))
+
+    filled = [group for group in groups if group]
+    kept = draw.sample(filled, max(1, round(part(LEAST_KEPT) * len(filled)))) if filled else []
+    length = max(1, round(part(LEAST_LENGTH) * settings.length_us))
+    mean = max(1, round(part(LEAST_MEAN) * settings.mean))
+    mine = replace(settings, mean=mean, length_us=length, shortest_us=max(1, length // SPREAD))
+    return mine, sample(kept, settings.places, seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +117,7 @@ def load_command(settings: Settings, seed: int) -> str:
     """Return the guest's command that loads the module from its standard input."""
     file = "/run/rig_stall.ko"
     words = ["insmod", file, f"seed={seed}", f"mean={settings.mean}", f"length_us={settings.length_us}"]
+    words.append(f"shortest_us={settings.shortest_us}")
     return f"cat >{file} && {shlex.join(words)} && rm {file}"
 
 
@@ -175,8 +201,9 @@ class Arsenal:
     settings: Settings = Settings()
 
     def stalls(self, guest: Guest, seed: int) -> GuestStalls:
-        """Return the stalls of a trial, chosen by its seed: places of its own, and random numbers of its own."""
-        return GuestStalls(guest, self.module, sample(self.groups, self.settings.places, seed), seed, self.settings)
+        """Return the stalls of a trial, chosen by its seed: settings, places and random numbers of its own."""
+        settings, places = drawn(self.settings, self.groups, seed)
+        return GuestStalls(guest, self.module, places, seed, settings)
 
 
 def arsenal(

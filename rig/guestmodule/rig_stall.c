@@ -7,7 +7,7 @@
  * series touches. That rare places get their share, and not only the hot ones, is the idea of
  * DataCollider (Erickson et al., "Effective Data-Race Detection for the Kernel", OSDI 2010).
  *
- *	insmod rig_stall.ko mean=200 length_us=5000 seed=1
+ *	insmod rig_stall.ko mean=200 shortest_us=500 length_us=5000 seed=1
  *	/sys/kernel/debug/rig_stall/probes	w: a line SYMBOL+OFFSET for each place, whole lines only
  *	/sys/kernel/debug/rig_stall/on		rw: 1 while stalls are wanted
  *	/sys/kernel/debug/rig_stall/stats	r: what came of each place
@@ -49,8 +49,7 @@
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 
-#define SHORTEST_NS	10000
-#define LONGEST_US	10000
+#define LONGEST_US	20000
 #define PIECE_US	10	/* between two looks at the clock */
 #define REST		3	/* a CPU stands for a quarter of the time at most */
 #define PROBES_MAX	1024
@@ -59,9 +58,13 @@ static unsigned int mean = 200;
 module_param(mean, uint, 0444);
 MODULE_PARM_DESC(mean, "hits of a place between two stalls on one CPU, on average");
 
+static unsigned int shortest_us = 500;
+module_param(shortest_us, uint, 0444);
+MODULE_PARM_DESC(shortest_us, "the shortest stall in microseconds");
+
 static unsigned int length_us = 5000;
 module_param(length_us, uint, 0444);
-MODULE_PARM_DESC(length_us, "the longest stall in microseconds, at most 10000");
+MODULE_PARM_DESC(length_us, "the longest stall in microseconds, at most 20000");
 
 static unsigned long seed = 1;
 module_param(seed, ulong, 0444);
@@ -310,16 +313,14 @@ DEFINE_SHOW_ATTRIBUTE(stats);
 
 static int __init stall_init(void)
 {
-	u64 longest;
 	int cpu;
 
-	if (mean < 1 || length_us < 1 || length_us > LONGEST_US) {
-		pr_err("mean must be 1 or more, length_us from 1 to %d\n", LONGEST_US);
+	if (mean < 1 || shortest_us < 1 || shortest_us > length_us || length_us > LONGEST_US) {
+		pr_err("need mean >= 1 and 1 <= shortest_us <= length_us <= %d\n", LONGEST_US);
 		return -EINVAL;
 	}
-	longest = max_t(u64, length_us * 1000ULL, SHORTEST_NS);
-	stall_log_shortest = rig_stall_log2(SHORTEST_NS);
-	stall_log_span = rig_stall_log2(longest) - stall_log_shortest;
+	stall_log_shortest = rig_stall_log2(shortest_us * 1000ULL);
+	stall_log_span = rig_stall_log2(length_us * 1000ULL) - stall_log_shortest;
 	for_each_possible_cpu(cpu) {
 		u64 state = seed;
 

@@ -15,7 +15,7 @@ from rig.clock import Deadline
 from rig.errors import BuildError
 from rig.guest import Guest, reach
 from rig.gueststalls import CONTROL, Arsenal, GuestStalls, Settings, arsenal, parse_stats
-from rig.instructions import Place, spans_of
+from rig.instructions import Place, sample, spans_of
 from rig.model import Kernel
 from rig.oracles import new_taints
 from rig.pipeline import Pipeline
@@ -97,10 +97,15 @@ def test_a_kernel_without_modules_is_refused_with_a_reason(
         kmod.module(real_pipeline.builder, replace(built_kernel, config=config), flavour)
 
 
+def _everywhere(made: Arsenal, guest: Guest, seed: int) -> GuestStalls:
+    """Stalls in all functions; a trial of its own draws some of them."""
+    return GuestStalls(guest, made.module, sample(made.groups, SETTINGS.places, seed), seed, SETTINGS)
+
+
 def test_stalls_happen_and_accuse_nobody(made: Arsenal, bench: Bench) -> None:
     with bench.machine(4, "stalls") as (vm, guest):
         before = guest.read_state().taint
-        with made.stalls(guest, 1) as stalls:
+        with _everywhere(made, guest, 1) as stalls:
             done = guest.run("truncate-race --dir /mnt/test --seed 1 --budget 5", LONG)
             assert done.ok, done.stdout + done.stderr
         assert len(stalls.counts) == SETTINGS.places
@@ -125,7 +130,7 @@ def test_the_module_can_be_taken_out_and_put_in_again(made: Arsenal, bench: Benc
     """On one CPU, for the reason that the head of gueststalls.py gives; there nothing stalls, as nobody else moves."""
     with bench.machine(1, "unload") as (vm, guest):
         for seed in (1, 2, 3):
-            with made.stalls(guest, seed) as stalls:
+            with _everywhere(made, guest, seed) as stalls:
                 assert "rig_stall " in guest.run("cat /proc/modules", LONG).stdout
                 assert guest.run(FAULTS, LONG).ok
             assert sum(one.hits for one in stalls.counts) > 0
@@ -150,7 +155,12 @@ def test_what_cannot_be_done_is_told_and_the_rest_is_done(made: Arsenal, bench: 
         good,
     ]
     with bench.machine(2, "refused") as (_, guest):
-        for settings in (Settings(length_us=10_001), Settings(mean=0), Settings(length_us=0)):
+        for settings in (
+            Settings(length_us=20_001),
+            Settings(mean=0),
+            Settings(length_us=499),
+            Settings(shortest_us=0),
+        ):
             with GuestStalls(guest, made.module, (good,), 3, settings) as stalls:
                 pass
             assert stalls.report.note.startswith("no stalls by kprobes: the module does not load")

@@ -9,7 +9,18 @@ from typing import Any, cast
 import pytest
 
 from rig.guest import Guest, GuestRun
-from rig.gueststalls import ARM, CONTROL, DISARM, Arsenal, GuestStalls, PlaceCount, Settings, load_command, parse_stats
+from rig.gueststalls import (
+    ARM,
+    CONTROL,
+    DISARM,
+    Arsenal,
+    GuestStalls,
+    PlaceCount,
+    Settings,
+    drawn,
+    load_command,
+    parse_stats,
+)
 from rig.instructions import Place
 
 STATS = """\
@@ -71,8 +82,31 @@ def test_a_trial_loads_arms_and_switches_off(module: Path) -> None:
 
 
 def test_the_settings_reach_the_module() -> None:
-    command = load_command(Settings(mean=11, length_us=222), 33)
-    assert "seed=33 mean=11 length_us=222" in command
+    command = load_command(Settings(mean=11, length_us=222, shortest_us=44), 33)
+    assert "seed=33 mean=11 length_us=222 shortest_us=44" in command
+
+
+def _group(name: str, size: int) -> tuple[Place, ...]:
+    return tuple(Place(symbol=name, offset=offset) for offset in range(size))
+
+
+def test_a_trial_draws_settings_that_the_module_takes() -> None:
+    groups = [*(_group(f"f{number}", 30) for number in range(20)), ()]
+    seen = [drawn(Settings(), groups, seed) for seed in range(300)]
+    assert seen == [drawn(Settings(), groups, seed) for seed in range(300)]
+    for settings, places in seen:
+        assert 1 <= settings.mean <= Settings().mean
+        assert 1 <= settings.shortest_us <= settings.length_us <= Settings().length_us
+        assert len(places) == min(64, 30 * len({place.symbol for place in places}))
+    functions = {len({place.symbol for place in places}) for _, places in seen}
+    assert min(functions) == 1  # all stalls in one function, in some trials
+    assert max(functions) >= 18  # and nearly everywhere in others
+    assert len({settings.length_us for settings, _ in seen}) > 100
+
+
+def test_nothing_to_stall_is_nothing_drawn() -> None:
+    assert drawn(Settings(), [()], 1)[1] == ()
+    assert drawn(Settings(mean=1, length_us=1), [_group("f", 1)], 1)[0] == Settings(mean=1, length_us=1, shortest_us=1)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +157,7 @@ def test_a_rig_that_is_interrupted_asks_the_guest_for_nothing(module: Path) -> N
 
 
 def test_each_seed_has_places_of_its_own(module: Path) -> None:
-    group = tuple(Place(symbol="f", offset=offset) for offset in range(500))
-    arsenal = Arsenal(module=module, groups=(group,), settings=Settings(places=5))
+    arsenal = Arsenal(module=module, groups=(_group("f", 500),), settings=Settings(places=5))
     asked = []
     for seed in (1, 1, 2):
         guest = _Scripted(_done(), _done(), _done())
@@ -163,5 +196,5 @@ def test_the_commands_work_in_a_shell(tmp_path: Path, module: Path) -> None:
     assert run(DISARM) == STATS
     assert (control / "on").read_text() == "0\n"
     assert (tmp_path / "called").read_text().splitlines() == [
-        f"insmod {tmp_path}/rig_stall.ko seed=7 mean=200 length_us=5000",
+        f"insmod {tmp_path}/rig_stall.ko seed=7 mean=200 length_us=10000 shortest_us=500",
     ]
