@@ -243,7 +243,7 @@ def test_a_failed_case_is_a_regression_with_its_finding(world: MakeWorld) -> Non
 
 def test_the_patched_kernel_alone_is_compared_with_nothing(world: MakeWorld) -> None:
     here = world(machine(FAILED, status=1), trials=2)
-    assert "would run 2 trials: 1 cells x patched x 2" in here.rig("-n", "test", "sides=[patched]").stderr
+    assert "would run 2 trials of 1 cells on patched" in here.rig("-n", "test", "sides=[patched]").stderr
     done = here.rig("test", "sides=[patched]")
     assert done.returncode == 1, done.stderr
     assert "no base trial to compare with" in done.stdout
