@@ -17,9 +17,7 @@ from rig.touched import Function
 
 #: What gcc appends to the name of a clone of a function, or of the part of it that it takes for unlikely.
 _VARIANT = re.compile(r"(?:\.(?:isra|constprop|part|cold|localalias)|\.\d+)*")
-_SYMBOL = re.compile(
-    r"^\s*\d+:\s+([0-9a-f]+)\s+(\d+|0x[0-9a-f]+)\s+(FUNC|NOTYPE|FILE)\s+(\w+)\s+\w+\s+(\w+)\s+(\S+)$"
-)
+_SYMBOL = re.compile(r"^\s*\d+:\s+([0-9a-f]+)\s+(\d+|0x[0-9a-f]+)\s+(FUNC|NOTYPE|FILE)\s+(\w+)\s+\w+\s+(\w+)\s+(\S+)$")
 _INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t([a-z]\S*)\s*([^\n]*)$")
 _TARGET = re.compile(r"^([0-9a-f]+) <")
 SECONDS = 120.0
@@ -151,7 +149,13 @@ def parse_disassembly(listing: str) -> tuple[Instruction, ...]:
 
 def disassemble(binary: Path, start: int, length: int) -> tuple[Instruction, ...]:
     """Return the instructions of `length` bytes from the address `start`; raises HostError when objdump fails."""
-    words = ["objdump", "-d", "--no-show-raw-insn", f"--start-address={start:#x}", f"--stop-address={start + length:#x}"]
+    words = [
+        "objdump",
+        "-d",
+        "--no-show-raw-insn",
+        f"--start-address={start:#x}",
+        f"--stop-address={start + length:#x}",
+    ]
     return parse_disassembly(proc.check([*words, binary], timeout=SECONDS))
 
 
@@ -225,9 +229,7 @@ def placed(ranges: Iterable[Range], symbols: Symbols) -> tuple[Span, ...]:
 def _without(start: int, length: int, taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     left = [(start, start + length)]
     for low, high in taken:
-        left = [
-            piece for a, b in left for piece in ((a, min(b, low)), (max(a, high), b)) if piece[0] < piece[1]
-        ]
+        left = [piece for a, b in left for piece in ((a, min(b, low)), (max(a, high), b)) if piece[0] < piece[1]]
     return left
 
 

@@ -110,9 +110,7 @@ def setting_of(episode: Episode, spans: Sequence[Span], executed: Sequence[float
     run = sum(weight * rate for weight, rate in zip(weights, executed, strict=True))
     per_second = episode.share * vcpus / mean_length(shortest, episode.longest)
     distance = run / per_second if run and per_second else UNKNOWN * max(weights, default=1)
-    return Setting(
-        distance=max(1, round(distance)), shortest=shortest, longest=episode.longest, weights=tuple(weights)
-    )
+    return Setting(distance=max(1, round(distance)), shortest=shortest, longest=episode.longest, weights=tuple(weights))
 
 
 def mean_length(shortest: float, longest: float) -> float:

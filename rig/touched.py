@@ -102,9 +102,7 @@ def of_series(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Func
     """Return the functions that differ between two sets of texts by path, sorted; a file that is not there is empty."""
     paths = sorted(path for path in before.keys() | after.keys() if path.endswith((".c", ".h")))
     return tuple(
-        Function(path, name)
-        for path in paths
-        for name in sorted(between(before.get(path, ""), after.get(path, "")))
+        Function(path, name) for path in paths for name in sorted(between(before.get(path, ""), after.get(path, "")))
     )
 
 
