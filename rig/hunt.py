@@ -8,6 +8,7 @@ come, as a mistake may well show where nobody expects it.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rig import races
 from rig.model import Cell
 
-#: The share of turns of a cell that concerns nothing, measured by one that concerns the patch with all it does.
-FLOOR = 0.2
+#: The share of turns of a workload that concerns nothing, by one that concerns the patch with all that it does.
+FLOOR = 0.1
 
 
 def relevance(driven: Iterable[str], paths: Iterable[str]) -> float:
@@ -46,32 +47,30 @@ def attention(
 def rotation(cells: Sequence[Cell], relevances: Mapping[str, float]) -> Iterator[Cell]:
     """Yield cells for ever, by the relevance of their workloads (name → 0 to 1); nothing when there are none.
 
-    Stride scheduling (Waldspurger and Weihl, 1995): a cell with twice the weight has twice the turns, evenly spread.
-    Of equally relevant cells each workload has its first before any has its second, and neighbours differ in machine.
+    Workloads take turns by stride scheduling (Waldspurger and Weihl, 1995): one with twice the weight has twice the
+    turns, evenly spread, and of equally relevant ones each comes once before any comes again. The cells of a workload
+    take its turns one after the other, so that one with many file systems does not crowd out the rest.
     """
-    weights = {cell: FLOOR + (1 - FLOOR) * min(1.0, max(0.0, relevances.get(cell.workload, 0.0))) for cell in cells}
-    rank = {cell: number for number, cell in enumerate(_mixed(cells))}
-    turns = [(1 / weights[cell], rank[cell], cell) for cell in rank]
-    heapq.heapify(turns)
-    while turns:
-        at, order, cell = turns[0]
-        yield cell
-        heapq.heapreplace(turns, (at + 1 / weights[cell], order, cell))
-
-
-def _mixed(cells: Sequence[Cell]) -> list[Cell]:
-    """Each workload's first cell, then each one's second, and so on; where there is a choice, of the other machine."""
     by_workload: dict[str, list[Cell]] = defaultdict(list)
     for cell in dict.fromkeys(cells):
         by_workload[cell.workload].append(cell)
-    mixed: list[Cell] = []
-    while any(by_workload.values()):
-        for left in by_workload.values():
-            if left:
-                fresh = (cell for cell in left if not mixed or cell.machine != mixed[-1].machine)
-                chosen = next(fresh, left[0])
-                left.remove(chosen)
-                mixed.append(chosen)
+    weights = {name: FLOOR + (1 - FLOOR) * min(1.0, max(0.0, relevances.get(name, 0.0))) for name in by_workload}
+    own = {name: itertools.cycle(_mixed(mine)) for name, mine in by_workload.items()}
+    turns = [(1 / weights[name], number, name) for number, name in enumerate(by_workload)]
+    heapq.heapify(turns)
+    while turns:
+        at, number, name = turns[0]
+        yield next(own[name])
+        heapq.heapreplace(turns, (at + 1 / weights[name], number, name))
+
+
+def _mixed(cells: Sequence[Cell]) -> list[Cell]:
+    """Put the cells of one workload in an order in which neighbours differ in machine, where they can."""
+    left, mixed = list(cells), list[Cell]()
+    while left:
+        fresh = (cell for cell in left if not mixed or cell.machine != mixed[-1].machine)
+        mixed.append(next(fresh, left[0]))
+        left.remove(mixed[-1])
     return mixed
 
 

@@ -15,7 +15,11 @@ import jsonschema
 import pytest
 from test_rig import FAILED, WAIT, MakeWorld, World, all_gone, machine, world
 
+from rig import arms
+from rig.arms import Arm
 from rig.detection import SCHEMA
+from rig.errors import ConfigError
+from rig.subjects import subjects
 
 __all__ = ["world"]  # the fixture
 
@@ -193,3 +197,34 @@ def test_without_controls_there_is_nothing_to_check(world: MakeWorld) -> None:
     assert done.returncode == 2
     assert "no control there" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_arms_are_run_once_each_and_kept(world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = add_all(world(machine(), machine(OTHER, status=1)))
+    for name in ("PATH", "PYTHONPATH", "CI"):
+        monkeypatch.setenv(name, here.env[name])
+    chosen = [None, *(one for one in subjects(here.root) if one.name in ("controls/seen", "controls/silent"))]
+    pair = (
+        Arm(name="calm", overrides=("perturb.jitter=false",)),
+        Arm(name="jitter", overrides=("perturb.jitter=true",)),
+    )
+    path = here.root / "bench/record.json"
+    words = (*SHORT, "timeouts.workload=100")
+    record = arms.run(here.root, path, pair, chosen, words)
+    assert record == arms.read(path)
+    assert {(entry.arm, entry.name) for entry in record.entries} == {
+        (arm, name) for arm in ("calm", "jitter") for name in ("base", "seen", "silent")
+    }
+    assert [alarm.title for entry in record.entries if entry.cleared for alarm in entry.cleared.alarms] == [
+        "something else",
+        "something else",
+    ]
+    rows = arms.table(record, pair).splitlines()
+    assert rows[3] == "| silent | - (0/1) | - (0/1) |"
+    assert rows[4].startswith("| caught | 1/2, median ")
+    runs = sorted(here.root.glob("bench/*/selfcheck/2*"))
+    assert len(runs) == 6
+    assert arms.run(here.root, path, pair, chosen, words) == record
+    assert sorted(here.root.glob("bench/*/selfcheck/2*")) == runs
+    with pytest.raises(ConfigError, match="calm: rig selfcheck base ended with 2"):
+        arms.run(here.root, path, pair, [None], ("no.such=key",))
