@@ -678,7 +678,7 @@ static void run_race(int64_t ns)
 	int64_t end = rig_now() + ns;
 	/* An emulated CPU clears 2 MiB in milliseconds, and the files are short. */
 	const struct rig_gate gates[] = {
-		{ C_ROUNDS, rig_max(5, rig_min(100, 5 * ns / second)) },
+		{ C_ROUNDS, rig_max(3, rig_min(50, 2 * ns / second)) },
 		{ C_COLLISIONS, rig_max(5, rig_min(200, 10 * ns / second)) },
 		{ C_COUNTS, 2 },
 	};
