@@ -84,7 +84,7 @@ struct race {
 };
 
 static const struct race races[] = {
-	{ "zap-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, false, false, false, false, 4 },
+	{ "zap-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, false, false, false, false, 8 },
 	{ "zap-truncate", REMOVE, HUGE_TMPFS, OP_TRUNCATE, false, false, false, false, 2 },
 	{ "split-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, true, false, false, true, 2 },
 	{ "split-truncate", REMOVE, HUGE_TMPFS, OP_TRUNCATE, true, false, false, true, 2 },
@@ -1232,7 +1232,7 @@ static void draw_plan(unsigned int episode)
 	static const long fills[] = { 16, 64, 256, 512 };
 	static const long drops[] = { 10, 50, 90, 100 };
 	static const long sweeps[] = { 0, 5, 50 };
-	static const long alias[] = { 0, 16, 32, 64 };
+	static const long alias[] = { 0, 32, 64, 64, 64 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 2 << 20 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
 	const long cpus = rig_cpus(), mib = rig_stat("/proc/meminfo", "MemTotal") / 1024;
@@ -1265,7 +1265,7 @@ static void draw_plan(unsigned int episode)
 	else if (p.pages > HUGE_PAGES)
 		p.grain = rig_max(p.grain, 16);	/* or a round takes a second */
 	/* the window of zap is a few instructions: short rounds, and nothing but drops */
-	if (!race->parts && episode % 2) {
+	if (!race->parts && episode % 4) {
 		p.pages = HUGE_PAGES;
 		p.grain = 512;
 		p.drop = 100;
