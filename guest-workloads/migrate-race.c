@@ -356,7 +356,7 @@ static void sweep(struct mapper *m)
 	for (i = plan.align; i < plan.pages && (race->look != LOOK_COHERENT ||
 						!rig_below(&m->rng, 64)); i++)
 		check_page(m, "reader", i);
-	if (race->look == LOOK_COW && plan.threads == 1 && !rig_below(&m->rng, 4))
+	if (race->look == LOOK_COW && !rig_below(&m->rng, 4))
 		fork_and_look(m);
 	if (seq || rig_load(&shared->moving))
 		m->counts[C_COLLISIONS]++;
@@ -483,6 +483,8 @@ static void offline(struct mover *m, char *page)
 	if (!madvise(page, RIG_PAGE, MADV_SOFT_OFFLINE)) {
 		rig_add(&shared->offlined, 1);
 		m->counts[C_OFFLINED]++;
+	} else {
+		rig_sleep_ns(1000000);	/* each failure is a line of the console */
 	}
 }
 
@@ -776,7 +778,8 @@ static void draw_plan(unsigned int episode)
 		p.how = rig_pick(&rng, near);
 	p.fault_around = rig_pick(&rng, arounds);
 
-	if (episode % 2)
+	/* a single page that so many wait for would never be migrated */
+	if (episode % 2 && nodes & (nodes - 1))
 		sharpen(&p);
 
 #define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
@@ -918,9 +921,10 @@ static void run_race(int64_t ns)
 	int64_t end = rig_now() + ns;
 	const bool zap = race->look == LOOK_ZAP;
 	const struct rig_gate gates[] = {
-		{ C_MOVES, rig_max(3, rig_min(100, 3 * ns / second)) },
+		{ C_MOVES, 1 },
 		{ C_MIGRATED, zap ? 1 : rig_max(8, rig_min(1000, 8 * ns / second)) },
 		{ C_COLLISIONS, zap ? 0 : rig_max(3, rig_min(100, 3 * ns / second)) },
+		{ C_FORKS, race->look == LOOK_COW ? 1 : 0 },
 		{ C_ZAPS_CAUGHT, zap ? 1 : 0 },
 	};
 
