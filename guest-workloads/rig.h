@@ -32,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -836,6 +837,177 @@ static inline const char *rig_swap_on(uint64_t bytes)
 	if (system("mkswap /dev/zram0 >/dev/null 2>&1 && swapon /dev/zram0 >/dev/null 2>&1"))
 		return "swapon fails";
 	return NULL;
+}
+
+/*
+ * True in a machine of the rig, which ends with the trial: nothing that makes
+ * swap, poisons pages or drops the caches of a whole machine runs elsewhere.
+ */
+static inline bool rig_own_machine(void)
+{
+	char line[4096] = "";
+	FILE *f = fopen("/proc/cmdline", "re");
+
+	if (!f)
+		return false;
+	if (!fgets(line, sizeof(line), f))
+		line[0] = 0;
+	fclose(f);
+	return strstr(line, " rig.");
+}
+
+/*
+ * What /proc/kpagecount or /proc/kpageflags say about a page frame
+ * (Documentation/admin-guide/mm/pagemap.rst); -1 when they cannot be read.
+ */
+static inline int64_t rig_kpage(const char *path, uint64_t pfn)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int64_t value = -1;
+
+	if (fd < 0)
+		return -1;
+	if (pread(fd, &value, sizeof(value), pfn * sizeof(value)) != sizeof(value))
+		value = -1;
+	close(fd);
+	return value;
+}
+
+/*
+ * Knobs of procfs and sysfs that a workload turns are put back when it exits,
+ * the last one first. A worker leaves through _exit() and puts back nothing.
+ * Two workloads on one machine take turns, or the second would put back what
+ * the first one set.
+ */
+#define RIG_MAX_KNOBS	32
+
+static struct rig_knob {
+	char path[128];
+	char before[64];
+} rig_knobs[RIG_MAX_KNOBS];
+
+static unsigned int rig_nr_knobs;
+static pid_t rig_knobs_owner;
+static int rig_knobs_lock = -1;
+
+/* The first line of a file; of a choice ("always [madvise] never") what is in brackets. */
+static inline bool rig_read_choice(const char *path, char *text, size_t size)
+{
+	char line[256] = "";
+	char *from, *to;
+	FILE *f = fopen(path, "re");
+
+	if (!f)
+		return false;
+	from = fgets(line, sizeof(line), f);
+	fclose(f);
+	if (!from)
+		return false;
+	to = strchr(line, '[');
+	if (to)
+		from = to + 1;
+	to = from + strcspn(from, "]\n");
+	snprintf(text, size, "%.*s", (int)(to - from), from);
+	return true;
+}
+
+static inline void rig_put_back_knobs(void)
+{
+	if (getpid() != rig_knobs_owner)
+		return;
+	while (rig_nr_knobs) {
+		rig_nr_knobs--;
+		rig_write_text(rig_knobs[rig_nr_knobs].path, rig_knobs[rig_nr_knobs].before);
+	}
+	if (rig_knobs_lock >= 0)
+		close(rig_knobs_lock);
+	rig_knobs_lock = -1;
+}
+
+/* Returns false when there is no such knob, or it does not take the text. */
+static inline bool rig_turn(const char *path, const char *text)
+{
+	struct rig_knob *knob = &rig_knobs[rig_nr_knobs];
+	unsigned int i;
+
+	for (i = 0; i < rig_nr_knobs; i++)
+		if (!strcmp(rig_knobs[i].path, path))
+			return rig_write_text(path, text);
+	if (rig_nr_knobs == RIG_MAX_KNOBS)
+		rig_bail("more than %d knobs", RIG_MAX_KNOBS);
+	if (rig_knobs_lock < 0) {
+		rig_knobs_lock = open("/sys/kernel/mm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (rig_knobs_lock >= 0 && flock(rig_knobs_lock, LOCK_EX))
+			rig_bail("lock of the knobs: %s", strerror(errno));
+	}
+	snprintf(knob->path, sizeof(knob->path), "%s", path);
+	if (!rig_read_choice(path, knob->before, sizeof(knob->before)) ||
+	    !rig_write_text(path, text))
+		return false;
+	rig_nr_knobs++;
+	if (!rig_knobs_owner) {
+		rig_knobs_owner = getpid();
+		atexit(rig_put_back_knobs);
+	}
+	return true;
+}
+
+/* The NUMA nodes that have memory, at most 64, as a mask; 1 where the kernel does not say. */
+static inline uint64_t rig_nodes(void)
+{
+	char text[256] = "", *p = text, *end;
+	int fd = open("/sys/devices/system/node/has_memory", O_RDONLY | O_CLOEXEC);
+	uint64_t mask = 0;
+	unsigned long a, b;
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		text[0] = 0;
+	if (fd >= 0)
+		close(fd);
+	while (isdigit((unsigned char)*p)) {
+		a = strtoul(p, &end, 10);
+		b = *end == '-' ? strtoul(end + 1, &end, 10) : a;
+		for (; a <= b && a < 64; a++)
+			mask |= 1ull << a;
+		p = *end == ',' ? end + 1 : end;
+	}
+	return mask ? mask : 1;
+}
+
+/* Keeps the calling thread on the nr-th of the CPUs that this process may use, modulo their number. */
+static inline void rig_pin(unsigned int nr)
+{
+	unsigned int cpu, left = nr % rig_cpus();
+	cpu_set_t all, one;
+
+	if (sched_getaffinity(getpid(), sizeof(all), &all))
+		return;
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &all) && !left--)
+			break;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	sched_setaffinity(0, sizeof(one), &one);
+}
+
+/*
+ * From now on the calling thread runs as soon as it wakes up. On one CPU with
+ * another thread it opens windows of that one: what it interrupts below a
+ * spinlock goes on to the unlock and no further, and a page lock that it waits
+ * for is handed to it at once. Where that is not allowed nothing changes.
+ */
+static inline bool rig_urgent(void)
+{
+	const struct sched_param param = { .sched_priority = 1 };
+
+	return !sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param);
+}
+
+static inline void rig_sleep_ns(int64_t ns)
+{
+	const struct timespec ts = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+
+	nanosleep(&ts, NULL);
 }
 
 /* ---- stamps ---- */

@@ -3,8 +3,9 @@
  * truncate-race: fault-around against whatever takes pages out of the page cache.
  *
  * One mutator per file removes pages (hole punch, truncate, truncate to the
- * middle of a page and extend, O_DIRECT write over cached pages) and writes
- * them anew with the next generation. Mappers keep dropping their page tables
+ * middle of a page and extend, O_DIRECT write over cached pages, zeroing,
+ * collapsing and inserting a range) and writes them anew with the next
+ * generation. Mappers keep dropping their page tables
  * and faulting the file back in, so that filemap_map_pages() runs over pages
  * that are being removed. Private and shared mappings are cases of their own;
  * truncate-cow has private mappings that also write.
@@ -16,6 +17,8 @@
  *   - a torn stamp, while the mutator is writing;
  *   - SIGBUS, when the page is past an end of file that the mutator had not
  *     yet published as extended again;
+ *   - the stamp of another page, while a collapsed or inserted range has moved
+ *     the pages behind it and the mutator has not written them anew;
  *   - in truncate-cow only: any private copy that was made since the last
  *     truncation (so torn and zero stamps accuse nobody there).
  * Everything else is a failure: data that was removed before the reader looked
@@ -52,10 +55,19 @@
 #define PAGEMAP_PRESENT	(1ull << 63)
 #define PAGEMAP_FILE	(1ull << 61)
 
-enum op { OP_PUNCH, OP_TRUNCATE, OP_EXTEND, OP_DIRECT };
+enum op { OP_PUNCH, OP_TRUNCATE, OP_EXTEND, OP_DIRECT, OP_ZERO, OP_COLLAPSE, OP_INSERT };
 
 static const char * const op_names[] = {
-	"hole punch", "truncate", "extend", "direct write",
+	"hole punch", "truncate", "extend", "direct write", "zero range", "collapse range",
+	"insert range",
+};
+
+/* What fallocate() is told; 0 where it is not what removes the pages. */
+static const int op_modes[] = {
+	[OP_PUNCH] = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+	[OP_ZERO] = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+	[OP_COLLAPSE] = FALLOC_FL_COLLAPSE_RANGE,
+	[OP_INSERT] = FALLOC_FL_INSERT_RANGE,
 };
 
 struct race {
@@ -72,11 +84,14 @@ static const struct race races[] = {
 	{ "direct-private", OP_DIRECT, false, false, 8 },
 	{ "truncate-private", OP_TRUNCATE, false, false, 2 },
 	{ "extend-private", OP_EXTEND, false, false, 2 },
-	{ "truncate-cow", OP_TRUNCATE, false, true, 1 },
+	{ "truncate-cow", OP_TRUNCATE, false, true, 3 },
 	{ "punch-shared", OP_PUNCH, true, false, 2 },
 	{ "direct-shared", OP_DIRECT, true, false, 2 },
 	{ "truncate-shared", OP_TRUNCATE, true, false, 1 },
 	{ "extend-shared", OP_EXTEND, true, false, 1 },
+	{ "zero-private", OP_ZERO, false, false, 2 },
+	{ "collapse-private", OP_COLLAPSE, false, false, 2 },
+	{ "insert-private", OP_INSERT, false, false, 1 },
 };
 
 enum counter {
@@ -137,7 +152,8 @@ static const struct rig_program program = {
 	.about = "truncate-race: fault-around against the removal of pages from the page cache.\n"
 		 "Stale data after removal fails; SIGBUS past the end of the file is legal.",
 	.cases = "punch-private direct-private truncate-private extend-private truncate-cow\n"
-		 "       punch-shared direct-shared truncate-shared extend-shared",
+		 "       punch-shared direct-shared truncate-shared extend-shared\n"
+		 "       zero-private collapse-private insert-private",
 	.options = options,
 	.nr_options = RIG_COUNT(options),
 };
@@ -177,6 +193,7 @@ struct reader {
 	struct mapper *mapper;
 	unsigned int nr;
 	char *base;		/* where page `align` of the file is mapped */
+	unsigned int writes;	/* percent of the accesses of this sweep that write a private copy */
 	struct rig_rng rng;
 	uint64_t counts[NR_COUNTERS];
 };
@@ -250,6 +267,12 @@ static bool read_page(char *page, struct rig_stamp *out, bool write)
 	return true;
 }
 
+/* Whether pages come to lie at another index, where their stamps are those of another page. */
+static bool moves_pages(void)
+{
+	return race->op == OP_COLLAPSE || race->op == OP_INSERT;
+}
+
 static void judge_page(struct reader *r, uint64_t index, const struct rig_stamp *seen,
 		       const uint64_t *dead, bool stable)
 {
@@ -277,7 +300,8 @@ static void judge_page(struct reader *r, uint64_t index, const struct rig_stamp 
 			title = title_stale;
 			break;
 		case RIG_WRONG_PAGE:
-			title = title_wrong;
+			if (stable || !moves_pages())
+				title = title_wrong;
 			break;
 		case RIG_FUTURE:
 			title = title_future;
@@ -297,7 +321,7 @@ static void check_page(struct reader *r, uint64_t index)
 {
 	struct group *g = r->mapper->group;
 	char *page = r->base + (index - plan.align) * RIG_PAGE;
-	bool write = race->cow && !rig_below(&r->rng, 4);
+	bool write = rig_below(&r->rng, 100) < r->writes;
 	struct rig_stamp seen[RIG_ENDS];
 	uint64_t dead[RIG_ENDS], shrinks, valid;
 	uint32_t seq;
@@ -347,6 +371,7 @@ static void touch(struct reader *r)
 
 static void sweep(struct reader *r)
 {
+	static const unsigned int cow_writes[] = { 25, 100, 100 };
 	struct group *g = r->mapper->group;
 	uint64_t hold = rig_load(&g->quiet);
 	uint32_t seq;
@@ -355,7 +380,10 @@ static void sweep(struct reader *r)
 	if (!hold)
 		drop(r);
 	seq = rig_load(&g->seq);
+	/* one read maps its neighbours, and what is mapped is copied elsewhere than in do_cow_fault() */
+	r->writes = race->cow ? rig_pick(&r->rng, cow_writes) : 0;
 	touch(r);
+	r->writes = 0;
 	r->counts[C_SWEEPS]++;
 	/* Only a removal leaves something to see: without one, go and meet the next. */
 	if (!hold && !(seq & 1) && rig_load(&g->seq) == seq)
@@ -545,14 +573,19 @@ static void extend(struct mutator *m, off_t size)
 	rig_store(&g->valid_pages, size / RIG_PAGE);
 }
 
+static void change_range(struct group *g, long first, long end)
+{
+	if (strcmp(rig_inject, "stale") &&
+	    fallocate(g->fd, op_modes[race->op], first * RIG_PAGE, (end - first) * RIG_PAGE))
+		rig_broken("fallocate: %s", strerror(errno));
+}
+
+/* Hole punch and zero range: the pages stay where they are, and read as zeroes. */
 static void round_punch(struct mutator *m, long first, long end)
 {
 	struct group *g = m->group;
 
-	if (strcmp(rig_inject, "stale") &&
-	    fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first * RIG_PAGE,
-		      (end - first) * RIG_PAGE))
-		rig_broken("fallocate: %s", strerror(errno));
+	change_range(g, first, end);
 	bury(g, first, end);
 	rig_store(&g->newest, g->newest + 1);
 	fill(m, first, end);
@@ -586,6 +619,33 @@ static void round_extend(struct mutator *m, long first)
 		extend(m, size);
 	}
 	extend(m, full);
+	rig_store(&g->newest, g->newest + 1);
+	fill(m, first, plan.pages);
+}
+
+/* What follows the range moves down to its start, and the file gets shorter by it. */
+static void round_collapse(struct mutator *m, long first, long end)
+{
+	struct group *g = m->group;
+
+	/* as in shrink() */
+	rig_store(&g->valid_pages, plan.pages - (end - first));
+	rig_add(&g->shrinks, 1);
+	change_range(g, first, end);
+	bury(g, first, plan.pages);
+	rig_store(&g->newest, g->newest + 1);
+	fill(m, first, plan.pages);
+}
+
+/* What was at the range moves up behind it, in part out of what is mapped, and the file gets its old length again. */
+static void round_insert(struct mutator *m, long first, long end)
+{
+	struct group *g = m->group;
+
+	change_range(g, first, end);
+	bury(g, first, plan.pages);
+	if (ftruncate(g->fd, plan.pages * RIG_PAGE))
+		rig_broken("ftruncate: %s", strerror(errno));
 	rig_store(&g->newest, g->newest + 1);
 	fill(m, first, plan.pages);
 }
@@ -649,7 +709,14 @@ static void mutate_once(struct mutator *m, uint64_t nr)
 	rig_add(&g->seq, 1);
 	switch (race->op) {
 	case OP_PUNCH:
+	case OP_ZERO:
 		round_punch(m, first, first + len);
+		break;
+	case OP_COLLAPSE:
+		round_collapse(m, first, first + len);
+		break;
+	case OP_INSERT:
+		round_insert(m, first, first + len);
 		break;
 	case OP_TRUNCATE:
 		round_truncate(m, first);
@@ -751,9 +818,10 @@ static const char *unsupported(const struct race *r)
 	fd = rig_open_file("probe", 0, r->op == OP_DIRECT ? &direct_fd : NULL);
 	if (r->op == OP_DIRECT && direct_fd < 0)
 		why = "O_DIRECT is refused";
-	if (r->op == OP_PUNCH &&
-	    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE))
-		why = "hole punch is refused";
+	/* three pages: a range at the end of the file cannot be collapsed */
+	if (op_modes[r->op] && (ftruncate(fd, 3 * RIG_PAGE) ||
+				fallocate(fd, op_modes[r->op], RIG_PAGE, RIG_PAGE)))
+		why = "this mode of fallocate is refused";
 	if (direct_fd >= 0)
 		close(direct_fd);
 	close(fd);

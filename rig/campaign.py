@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,9 +34,17 @@ def open_lab(
     The accelerator is probed with a base kernel: whether the patched one boots is what is to be found out. Without
     `perturbed` nothing is prepared that disturbs a machine, whatever the configuration says.
     """
+    base = next(kernel for (_, side), kernel in kernels.items() if side is Side.BASE)
+    lab, accelerator = lab_on(pipeline, root, base, stop)
+    if not perturbed:
+        return lab, accelerator
+    return perturb_in(lab, pipeline, kernels.values()), accelerator
+
+
+def lab_on(pipeline: Pipeline, root: Path, base: Kernel, stop: threading.Event) -> tuple[Lab, Accelerator]:
+    """Return what open_lab() does, given the kernel to probe the accelerator with, and nothing that disturbs."""
     made = keys.make_keys(root / "keys")
     image = pipeline.run_image(root / "image.cpio", made)
-    base = next(kernel for (_, side), kernel in kernels.items() if side is Side.BASE)
     accelerator = pipeline.accelerator(base, image)
     lab = Lab(
         root=root,
@@ -45,11 +53,20 @@ def open_lab(
         disks=pipeline.disks,
         accelerator=accelerator.name,
         stop=stop,
-        able=perturb.means() if perturbed and pipeline.config.perturb.jitter else perturb.NOTHING,
-        stalls=pipeline.stall_kit(kernels.values(), accelerator.name) if perturbed else NO_KIT,
+        able=perturb.NOTHING,
+        stalls=NO_KIT,
         rig=pipeline.options.rig,
     )
     return lab, accelerator
+
+
+def perturb_in(lab: Lab, pipeline: Pipeline, kernels: Iterable[Kernel]) -> Lab:
+    """Return the lab with what disturbs machines that run these kernels of the pipeline's series, as configured."""
+    return replace(
+        lab,
+        able=perturb.means() if pipeline.config.perturb.jitter else perturb.NOTHING,
+        stalls=pipeline.stall_kit(kernels, lab.accelerator),
+    )
 
 
 def spec_of(config: Config, kernel: Kernel, cell: Cell, side: Side, *, index: int, seed: int) -> TrialSpec:
@@ -67,6 +84,29 @@ def spec_of(config: Config, kernel: Kernel, cell: Cell, side: Side, *, index: in
         workload_timeout=config.timeouts.workload,
         perturb=config.perturb,
     )
+
+
+def attempt(
+    spec: TrialSpec,
+    lab: Lab,
+    boots: schedule.BootClock,
+    *,
+    on_line: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> TrialResult:
+    """Run a trial, once more when its machine was lost, and return the result; `boots` learns how long the boot took.
+
+    Raises Interrupted when the run is to end.
+    """
+    for number in range(1, ATTEMPTS + 1):
+        spec = replace(spec, boot_timeout=boots.deadline(spec.cell.flavour))
+        result = trial.run(spec, lab, on_line=on_line)
+        if result.status is not Status.LOST or number == ATTEMPTS:
+            break
+        say(f"          {spec.cell.id} {spec.side} #{spec.index}: {result.reason}; once more")
+    if result.timing.boot:
+        boots.note(spec.cell.flavour, result.timing.boot)
+    return result
 
 
 class Campaign:
@@ -129,19 +169,12 @@ class Campaign:
         with self._lock:
             self._running[label] = Stopwatch()
         try:
-            for attempt in range(1, ATTEMPTS + 1):
-                spec = replace(spec, boot_timeout=self._boots.deadline(spec.cell.flavour))
-                result = trial.run(spec, lab, on_line=lambda line: self._progress(label, line))
-                if result.status is not Status.LOST or attempt == ATTEMPTS:
-                    break
-                self.ui.say(f"          {label} #{spec.index}: {result.reason}; once more")
+            result = attempt(spec, lab, self._boots, on_line=lambda line: self._progress(label, line), say=self.ui.say)
         except Interrupted:
             return
         finally:
             with self._lock:
                 self._running.pop(label, None)
-        if result.timing.boot:
-            self._boots.note(spec.cell.flavour, result.timing.boot)
         with self._lock:
             self.done.append(result)
             number = len(self.done)

@@ -18,7 +18,8 @@ from rig import __version__
 from rig.errors import ConfigError, RigError
 
 GOALS = ("apply", "build", "test", "report")
-COMMANDS = ("list", "doctor", "shell", "rerun", "clean")
+COMMANDS = ("list", "doctor", "shell", "rerun", "selfcheck", "clean")
+SELFCHECK_KEYS = ("limit", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 
 DESCRIPTION = """\
@@ -31,10 +32,14 @@ goals, as make has them (default: test); each does what is not up to date, and s
   report            write the reports of the latest run again
 
 commands:
-  list              the cells that the configuration makes (--json for programs)
+  list              the cells that the configuration makes (--json for programs); --explain [CELL...]: which oracles
+                    see the races that each drives, and what nobody sees; --races: all races and oracles
   doctor            what this host lacks, and how to mend it
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
   rerun DIR         run the trial whose folder DIR is once more, as it was
+  selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
+                    purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
+                    seeds=N good_trials=N threshold=SHARE select=NAME cells=GLOB
   clean             empty the store of kernels, trees and images
 
 configuration: rig.yaml, and on the command line KEY=VALUE for any key of it:
@@ -92,7 +97,10 @@ def parser() -> argparse.ArgumentParser:
         "-B", "--always-make", action="store_true", help="build kernels that are up to date, resume no run"
     )
     made.add_argument("-s", "--silent", "--quiet", action="store_true", help="only the verdict and errors")
-    made.add_argument("--json", action="store_true", help="list and test: print JSON on standard output")
+    made.add_argument("--explain", action="store_true", help="list: who sees the races of each cell")
+    made.add_argument("--races", action="store_true", help="list: all races and oracles, and what they need")
+    made.add_argument("--json", action="store_true", help="list, test and selfcheck: print JSON on standard output")
+    made.add_argument("--console", action="store_true", help="selfcheck: only crash kernels on purpose")
     made.add_argument("--version", action="version", version=f"rig {__version__}")
     return made
 
@@ -156,6 +164,9 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     overrides = list(words.overrides)
     if words.command == "rerun":
         return commands.rerun(words.arguments, overrides, Ui(quiet=flags.silent), jobs=_jobs(flags))
+    names = tuple(words.arguments)
+    if words.command == "selfcheck":
+        names, overrides = selfcheck_words(words, console=flags.console)
     side = next((word for word in overrides if word.startswith("side=")), None) if words.command == "shell" else None
     if side:
         overrides.remove(side)
@@ -169,15 +180,40 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         rig=f"{shlex.quote(sys.executable)} -m rig",
     )
     ui = Ui(quiet=flags.silent)
+    if words.command == "list" and flags.races:
+        return commands.list_races(config)
+    if words.command == "list" and flags.explain:
+        return commands.explain_cells(config, words.arguments)
     if words.command == "list":
         return commands.list_cells(config, as_json=flags.json)
     if words.command == "doctor":
         return commands.doctor(config)
     if words.command == "clean":
         return commands.clean(config, ui)
+    if words.command == "selfcheck":
+        from rig import selfcheck
+
+        return selfcheck.run(file.parent, config, options, ui, names, as_json=flags.json)
     if words.command == "shell":
         return commands.shell(config, options, ui, words.arguments, (side or "side=patched").partition("=")[2])
     return goals.run(words.goals, config, options, ui, as_json=flags.json)
+
+
+def selfcheck_words(words: Words, *, console: bool) -> tuple[tuple[str, ...], list[str]]:
+    """Return which controls a selfcheck is to run, and the overrides with its own keys below `selfcheck`.
+
+    `select=` picks controls here, and `cells=` what it picks elsewhere.
+    """
+    names, overrides = [*words.arguments, *(["console"] if console else [])], []
+    for word in words.overrides:
+        key, _, value = word.partition("=")
+        if key == "select":
+            names += value.split()
+        elif key == "cells":
+            overrides.append(f"select={value}")
+        else:
+            overrides.append(f"selfcheck.{word}" if key in SELFCHECK_KEYS else word)
+    return tuple(names), overrides
 
 
 def _jobs(flags: argparse.Namespace) -> int:

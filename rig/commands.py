@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rig import doctor as host
-from rig import matrix, runs, trial
+from rig import explain, matrix, runs, trial
 from rig.campaign import open_lab, spec_of
 from rig.clock import Deadline
 from rig.config import Config, load
@@ -40,6 +40,20 @@ def list_cells(config: Config, *, as_json: bool) -> int:
         f"about {minutes:.0f} min one after another",
         file=sys.stderr,
     )
+    return 0
+
+
+def explain_cells(config: Config, words: Sequence[str]) -> int:
+    """Print who sees the races of each cell, of those that `words` pick (globs, as `select`), and what nobody sees."""
+    if words:
+        config = config.model_copy(update={"select": tuple(words)})
+    print("\n".join(explain.report(matrix.cells(config), config)))
+    return 0
+
+
+def list_races(config: Config) -> int:
+    """Print the tables race x oracle x Kconfig, as they stand in kconfigs/README.md."""
+    print(explain.tables(config.kconfigs))
     return 0
 
 

@@ -109,6 +109,9 @@ class Workload(Model):
     args: Mapping[str, str | int | float] = Field(default_factory=dict)
     filesystems: tuple[Filesystem, ...] = Field(("tmpfs",), min_length=1)
     races: Words = Field((), description="which it drives: names of races.py")
+    needs: Mapping[Name, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="kernel counters (coverage.py) that a pass takes, with the least they gain"
+    )
 
 
 class Pattern(Model):
@@ -154,6 +157,17 @@ class Perturb(Model):
     stalls: StallsAt = StallsAt()
 
 
+class Selfcheck(Model):
+    """How `rig selfcheck` hunts the controls."""
+
+    flavours: Words = Field(("debug",), description="which of the flavours it runs on; all when none of them is there")
+    limit: float = Field(120, gt=0, description="seconds of workload time after which a bad control counts as missed")
+    budget: float = Field(10, gt=0, description="seconds of workload time per trial")
+    seeds: int = Field(1, ge=1, le=99, description="how often each bad control is hunted, each time with other seeds")
+    good_trials: int = Field(200, ge=1, le=100_000, description="trials over the base and all good controls together")
+    threshold: float = Field(0.9, ge=0, le=1, description="the share of the bad controls that must be caught")
+
+
 class Guest(Model):
     """What the guest image holds beside busybox, dropbear and the workloads."""
 
@@ -179,6 +193,7 @@ class Config(Model):
     seed: int = Field(1, ge=0, lt=2**31, description="trial i of every cell runs with seed + i, on base and patched")
     timeouts: Timeouts = Timeouts()
     perturb: Perturb = Perturb()
+    selfcheck: Selfcheck = Selfcheck()
     prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()
@@ -256,10 +271,12 @@ def _parse(text: str, name: str, hint: str = KEY_HELP) -> tuple[Any, _Positions]
 
 
 def _value(text: str, override: str) -> Any:
-    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` is none)."""
+    """Return the value of an override: YAML where it is, else the words as they stand (`*/xfs` and `[*/xfs, a]`)."""
     try:
         return _parse(text, f"command line: {override}")[0]
     except ConfigError:
+        if match := re.fullmatch(r"\[([^][{}\"']*)\]", text.strip()):
+            return [word.strip() for word in match[1].split(",")]
         if text.lstrip().startswith(("[", "{", '"', "'")):
             raise
         return text

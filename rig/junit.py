@@ -23,6 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rig import detection
+from rig.coverage import least
+from rig.detection import Outcome, Selfcheck
 from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
 from rig.results import Run
 from rig.signature import signature
@@ -61,10 +64,14 @@ def write_junit(path: Path, run: Run, root: Path) -> None:
 
 def to_xml(run: Run, root: Path) -> str:
     """Return the run as JUnit XML."""
+    return _document(_suites(run, root))
+
+
+def _document(suites: Iterable[TestSuite]) -> str:
     top = ET.Element("testsuites", name="rig")
     totals = dict.fromkeys(("tests", "failures", "errors"), 0)
     seconds = 0.0
-    for suite in _suites(run, root):
+    for suite in suites:
         element = suite.build_xml_doc()
         # junit_xml counts `disabled` cases, of which there are none and which Jenkins' schema does not know.
         element.attrib.pop("disabled", None)
@@ -78,6 +85,47 @@ def to_xml(run: Run, root: Path) -> str:
     top.set("time", f"{seconds:.3f}")
     ET.indent(top, " ")
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(top, encoding="unicode") + "\n"
+
+
+def selfcheck_xml(check: Selfcheck) -> str:
+    """Return a selfcheck as JUnit XML: a missed control, a false alarm and a crash that was not seen right fail."""
+    from junit_xml import TestCase, TestSuite
+
+    def case(name: str, kind: str, bad: str, text: str, seconds: float = 0.0, *, broken: bool = False) -> TestCase:
+        made = TestCase(_xml(name), classname=f"selfcheck.{kind}", elapsed_sec=seconds, stdout=_xml(text))
+        if bad:
+            (made.add_error_info if broken else made.add_failure_info)(_message(bad, Status.FAIL), _cut(_xml(text)))
+        return made
+
+    bad = [
+        case(
+            one.name,
+            "controls",
+            "" if one.outcome is Outcome.CAUGHT else one.reason or str(one.outcome),
+            detection.control_line(one),
+            sum(hunt.seconds for hunt in one.hunts),
+            broken=one.outcome is Outcome.BROKEN,
+        )
+        for one in check.controls
+    ]
+    good = [
+        case(
+            one.name,
+            "innocents",
+            one.reason or (f"false alarm: {one.alarms[0].title}" if one.alarms else "" if one.trials else "no trials"),
+            detection.good_line(one),
+            broken=not one.trials,
+        )
+        for one in check.goods
+    ]
+    crashes = [
+        case(one.crash, "console", "" if one.ok else one.reason, f"{one.kind}: {one.title}") for one in check.console
+    ]
+    suites = [(name, cases) for name, cases in (("controls", bad), ("innocents", good), ("console", crashes)) if cases]
+    facts = {"accelerator": check.accelerator, "base": check.base, "rig.version": check.rig_version, "run": check.id}
+    properties = {name: _xml(value) for name, value in facts.items()}
+    stamp = _xml(check.started)
+    return _document([TestSuite(name, cases, timestamp=stamp, properties=properties) for name, cases in suites])
 
 
 # -- what goes together -----------------------------------------------------------------------------------------------
@@ -274,6 +322,7 @@ def _properties(run: Run, trials: Sequence[TrialResult]) -> dict[str, str]:
         "rig.version": run.rig_version,
         "run": run.id,
     }
+    properties |= {f"coverage.{name}": str(count) for name, count in least(trial.coverage for trial in trials)}
     return properties | (_guest_properties(guest) if guest else {"cpus": "unknown"})
 
 

@@ -74,7 +74,7 @@ class Finding:
     `title` is stable across runs; two findings with the same `signature` are the same bug.
     """
 
-    oracle: str  # console, workload, taint or machine
+    oracle: str  # console, workload, audit, taint or machine
     kind: str  # bug, warning, oops, kasan, lockdep, bad-page, data, silent-hang, ...
     title: str
     signature: str
@@ -179,6 +179,8 @@ class TrialResult:
     timing: Timing = Timing()
     params: tuple[tuple[str, str], ...] = ()  # what the workload drew from the seed
     perturbation: Perturbation | None = None  # switched off, or the workload never ran
+    coverage: tuple[tuple[str, int], ...] = ()  # what the kernel's counters gained, see coverage.py; () if not known
+    first_finding: float | None = None  # seconds from the workload's start until the host saw the first finding
 
 
 class Judgement(StrEnum):

@@ -7,10 +7,11 @@ evidence changes that: what accuses the kernel first, then what says that the ri
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from rig.coverage import Coverage, missing
 from rig.ktap import KtapReport
 from rig.model import CaseResult, Finding, Status
 from rig.signature import signature, title
@@ -45,6 +46,8 @@ TAINTS: tuple[tuple[str, str], ...] = (
 )
 #: Taints that a splat on the console sets, and so explains.
 SPLAT_TAINTS = frozenset("BDWL")
+#: Taints of loading a module, which in these guests only the rig itself does (stalls in the functions of a patch).
+OWN_TAINTS = frozenset("OE")
 #: Findings that say why nothing moves any more.
 STALLS = frozenset({"hung-task", "soft-lockup", "hard-lockup", "rcu-stall", "lockdep"})
 
@@ -63,6 +66,9 @@ class Evidence:
     console: tuple[Finding, ...] = ()
     taint_before: int | None = None
     taint_after: int | None = None
+    audit: tuple[Finding, ...] = ()  # what the memory audit found left over
+    coverage: Coverage = ()  # what the kernel's counters gained while the workload ran
+    needs: Mapping[str, int] = field(default_factory=dict)  # the least of them for a pass
     note: str = ""  # what the machine or the connection said about its end
 
 
@@ -144,6 +150,10 @@ def _taint(e: Evidence) -> _Outcome | None:
     return _Outcome(Status.FAIL, f"new taint: {_meanings(letters)}") if letters else None
 
 
+def _leak(e: Evidence) -> _Outcome | None:
+    return _Outcome(Status.FAIL, e.audit[0].title) if e.audit else None
+
+
 def _machine_lost(e: Evidence) -> _Outcome | None:
     reasons = {"qemu-died": "QEMU died", "killed": "QEMU was killed"}
     if e.end_kind in reasons:
@@ -211,6 +221,14 @@ def _contradiction(e: Evidence) -> _Outcome | None:
     return _Outcome(Status.FAIL, what, _workload("protocol", what, e)) if what else None
 
 
+def _not_covered(e: Evidence) -> _Outcome | None:
+    assert e.ktap is not None
+    short = missing(e.coverage, e.needs)
+    if not short or all(case.status is not Status.PASS for case in e.ktap.cases):
+        return None  # cases that say so themselves know better why
+    return _Outcome(Status.INCONCLUSIVE, f"{e.workload}: {short}")
+
+
 def _passed(e: Evidence) -> _Outcome | None:
     assert e.ktap is not None
     by = {status: [c for c in e.ktap.cases if c.status is status] for status in Status}
@@ -233,6 +251,7 @@ RULES: tuple[_Rule, ...] = (
     _failed_case,  # FAIL: a workload's oracle; what was seen stays seen, whatever was lost later
     _splat,  # FAIL: WARNING, lockdep, Bad page: even when all cases passed
     _taint,  # FAIL: something happened that the console does not show
+    _leak,  # FAIL: memory that nobody can reach and somebody holds
     _machine_lost,  # LOST: the machine, not the kernel
     _never_ran,  # LOST
     _broken_setup,  # LOST
@@ -240,6 +259,7 @@ RULES: tuple[_Rule, ...] = (
     _no_stream,  # LOST
     _incomplete,  # FAIL: silence is never success
     _contradiction,  # FAIL: stream and exit status disagree
+    _not_covered,  # INCONCLUSIVE: the kernel did not do what the race is about
     _passed,  # PASS, INCONCLUSIVE or SKIP
 )
 
@@ -248,10 +268,11 @@ RULES: tuple[_Rule, ...] = (
 
 
 def new_taints(before: int | None, after: int | None) -> str:
-    """Return the letters of the taint bits that are new in `after`; none if either is not known."""
+    """Return the letters of the taint bits that are new in `after` and not the rig's; none if either is not known."""
     if before is None or after is None:
         return ""
-    return "".join(_letter(bit) for bit in range(64) if (after & ~before) >> bit & 1)
+    letters = (_letter(bit) for bit in range(64) if (after & ~before) >> bit & 1)
+    return "".join(letter for letter in letters if letter not in OWN_TAINTS)
 
 
 def _letter(bit: int) -> str:
@@ -294,9 +315,10 @@ def _signal_name(status: int | None) -> str | None:
 
 
 def _all_findings(e: Evidence, outcome: _Outcome, cases: tuple[CaseResult, ...]) -> tuple[Finding, ...]:
-    """The cause first: the kernel's own words, then what the machine did, then the workload's oracles, then taint."""
+    """The cause first: the kernel's own words, the machine's end, the workload's oracles, what is left over, taint."""
     found = [*e.console, *([outcome.finding] if outcome.finding else [])]
     found += [finding for case in cases for finding in case.findings]
+    found += e.audit
     letters = new_taints(e.taint_before, e.taint_after)
     unexplained = "".join(letter for letter in letters if not (e.console and letter in SPLAT_TAINTS))
     if unexplained:

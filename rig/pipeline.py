@@ -128,6 +128,12 @@ class Pipeline:
         sides = {0: Side.BASE, last: Side.PATCHED}
         return {(kernel.flavour, sides[kernel.prefix]): kernel for kernel in built if kernel.prefix in sides}
 
+    def built(self, number: int) -> dict[str, Kernel]:
+        """Return the kernels of one prefix by flavour, and build no other; raises BrokenSeries or HostError."""
+        flavours = self.flavours
+        with self.ledger.time("build"):
+            return {kernel.flavour: kernel for kernel in self.builder.kernels((number,), flavours)}
+
     # -- image --------------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -48,8 +48,12 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(results: Path, series: Series, plan: Mapping[str, Any], *, resume: bool) -> Iterator[RunFolder]:
+def open_run(
+    results: Path, series: Series, plan: Mapping[str, Any], *, resume: bool, last: str = RESULTS
+) -> Iterator[RunFolder]:
     """Yield the folder of an interrupted run with the same plan, or of a new one, locked against other rigs.
+
+    `last` is the file that is written last: a run that has it is not to be resumed.
 
     Raises HostError when the folder cannot be made.
     """
@@ -59,7 +63,9 @@ def open_run(results: Path, series: Series, plan: Mapping[str, Any], *, resume: 
     except OSError as error:
         raise HostError(f"{results}: cannot be made: {error.strerror}", hint="out=DIR names another place") from error
     with no_space_is_a_host_error(results), contextlib.ExitStack() as stack:
-        folder = (_interrupted(results, key, stack) if resume else None) or _new(results, series, key, plan, stack)
+        folder = (_interrupted(results, key, last, stack) if resume else None) or _new(
+            results, series, key, plan, stack
+        )
         _point_latest(results, folder.path)
         yield folder
 
@@ -72,7 +78,7 @@ def latest(results: Path) -> Path:
     return path.resolve()
 
 
-def _interrupted(results: Path, key: str, stack: contextlib.ExitStack) -> RunFolder | None:
+def _interrupted(results: Path, key: str, last: str, stack: contextlib.ExitStack) -> RunFolder | None:
     for path in sorted(
         (entry.parent for entry in results.glob(f"*/{PLAN}") if not entry.parent.is_symlink()), reverse=True
     ):
@@ -80,7 +86,7 @@ def _interrupted(results: Path, key: str, stack: contextlib.ExitStack) -> RunFol
             same = json.loads((path / PLAN).read_text())["key"] == key
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if same and not (path / RESULTS).exists() and _lock(path, stack):
+        if same and not (path / last).exists() and _lock(path, stack):
             return RunFolder(path, resumed=True)
     return None
 
@@ -95,18 +101,19 @@ def _new(results: Path, series: Series, key: str, plan: Mapping[str, Any], stack
             continue
         if not _lock(path, stack):
             continue
-        (path / "series").mkdir()
-        for patch in series.patches:
-            (path / "series" / f"{patch.number:04}.patch").write_bytes(patch.mail)
-        # In the order of the configuration, which is the order in which cells are made.
-        write_atomically(path / "config.json", json.dumps(plan["config"], indent=1) + "\n")
-        write_atomically(
-            path / PLAN,
-            json.dumps({"key": key, "started": moment.isoformat(timespec="seconds"), **plan}, indent=1, sort_keys=True)
-            + "\n",
-        )
+        describe(path, series, {"key": key, "started": moment.isoformat(timespec="seconds"), **plan})
         return RunFolder(path, resumed=False)
     raise HostError(f"{results}: no free name for a run's folder")
+
+
+def describe(path: Path, series: Series, plan: Mapping[str, Any]) -> None:
+    """Write into a folder what it takes to run any trial below it again: patches, configuration and plan."""
+    (path / "series").mkdir(parents=True, exist_ok=True)
+    for patch in series.patches:
+        (path / "series" / f"{patch.number:04}.patch").write_bytes(patch.mail)
+    # In the order of the configuration, which is the order in which cells are made.
+    write_atomically(path / "config.json", json.dumps(plan["config"], indent=1) + "\n")
+    write_atomically(path / PLAN, json.dumps(plan, indent=1, sort_keys=True) + "\n")
 
 
 def _lock(path: Path, stack: contextlib.ExitStack) -> bool:

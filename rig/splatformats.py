@@ -170,6 +170,21 @@ _MEMORY = (
         "BUG: Bad page {what}",
         proof=re.compile(r"page:|addr:|" + _TRACE.pattern),
     ),
+    # page_poison=1: somebody wrote to a page after it was freed, or the memory is broken (mm/page_poison.c)
+    _row(
+        "bad-page",
+        r"pagealloc: (?P<what>memory corruption|single bit error)$",
+        "page poison: {what}",
+        proof=re.compile(r"[0-9a-f]{8,}: |" + _TRACE.pattern),
+    ),
+    # /proc/sys/vm/stat_refresh, which the memory audit reads, names the counters that are negative (mm/vmstat.c)
+    _row(
+        "leak",
+        r"vmstat_refresh: (?P<what>\w+) -\d+$",
+        "vmstat counter {what} is negative",
+        place=False,
+        proof=None,
+    ),
     _row(
         "bad-rss",
         r"BUG: Bad rss-counter state mm:\S+ (?:type|idx):(?P<what>\w+) val:-?\d+",
@@ -335,6 +350,8 @@ TRIGGERS: tuple[bytes, ...] = (
     b"nobody cared",
     b"Page cache inval",
     b"Insufficient stack",
+    b"pagealloc: ",
+    b"vmstat_refresh: ",
 )
 
 #: A panic for one of these reasons only says that something before it was fatal.

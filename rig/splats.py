@@ -250,6 +250,10 @@ class Scanner:
             self._complete(report, at_end=True)
         return self._hand_out()
 
+    def pending(self) -> tuple[Finding, ...]:
+        """Return what is known of the reports that have begun and not ended; more of their lines may change it."""
+        return tuple(report.finding() for report in self._open.values() if report.proven)
+
     def _hand_out(self) -> list[Finding]:
         done, self._done = self._done, []
         return done

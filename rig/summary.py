@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rig.coverage import least
 from rig.model import FindingVerdict, Side, Status, TrialResult
 from rig.results import Run
 
@@ -94,6 +95,7 @@ def _environment(run: Run) -> list[tuple[str, str]]:
     flavours = sorted({trial.cell.flavour for trial in run.trials})
     tree = run.series.patches[-1].tree if run.series.patches else run.base.tree
     sides = [sum(trial.side is side for trial in run.trials) for side in (Side.BASE, Side.PATCHED)]
+    counted = ", ".join(f"{name} {count}" for name, count in least(trial.coverage for trial in run.trials))
     return [
         ("base", f"{run.base.source}, tree {run.base.tree[:12]}"),
         ("series", f"{run.series.name}, {_count(len(run.series.patches), 'patch', 'patches')}, tree {tree[:12]}"),
@@ -101,6 +103,7 @@ def _environment(run: Run) -> list[tuple[str, str]]:
         ("machines", ", ".join(machines) or "none"),
         ("trials", f"{sides[0]} base, {sides[1]} patched"),
         ("accelerator", ", ".join(ACCELERATORS.get(name, name) for name in accelerators)),
+        *([("kernel counters", f"{counted} (the least of any trial)")] if counted else []),
     ]
 
 

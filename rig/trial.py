@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Event
 
-from rig import ktap, oracles, results, stalls
+from rig import audit, coverage, ktap, oracles, results, sample, stalls
 from rig.clock import Deadline, Stopwatch, now
 from rig.config import Machine, Perturb, Workload
 from rig.guest import Guest, GuestRun, NoAnswerError, reach
@@ -30,6 +31,13 @@ from rig.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
 
 #: A kernel that printed a fatal splat and still runs is ended after this many seconds, its last words kept.
 LAST_WORDS = 5.0
+
+#: Between the parts of what is printed when a trial is over.
+_MARK = "rig-mark"
+#: A trial that is to end with the first finding goes on for this many seconds, for the rest of what is said about it.
+GRACE = 1.5
+
+_FINDING = "# finding: "  # see ktap.py
 
 
 class Interrupted(Exception):
@@ -51,6 +59,8 @@ class TrialSpec:
     boot_timeout: float
     workload_timeout: float  # past the budget
     perturb: Perturb
+    wanted: tuple[str, ...] = ("*",)  # globs over titles: the finding whose first sight is timed
+    stop_on_finding: bool = False  # end the trial soon after that
 
     @property
     def place(self) -> Path:
@@ -140,6 +150,8 @@ def run(spec: TrialSpec, lab: Lab, *, on_line: Callable[[str], None] = lambda _:
         timing=replace(session.timing, total=watch.elapsed),
         params=evidence.ktap.params if evidence.ktap else (),
         perturbation=session.perturbation,
+        coverage=evidence.coverage,
+        first_finding=session.first_finding,
     )
     results.write_trial(folder, result)
     return result
@@ -157,12 +169,18 @@ class _Session:
         self.state: GuestState | None = None
         self.timing = Timing()
         self.perturbation: Perturbation | None = None
+        self.first_finding: float | None = None  # seconds since the workload's start
+        self._watch: Stopwatch | None = None  # runs since the workload's start
+        self._grace: Deadline | None = None
         self._scanner = scanner
         self._on_line = on_line
         self._findings: list[Finding] = []
         self._last_words: Deadline | None = None
         self._listening = True  # to the console; what the rig itself makes the kernel print accuses nobody
         self._taint_after: int | None = None
+        self._before: sample.Sample = {}
+        self._coverage: coverage.Coverage = ()
+        self._audited: tuple[Finding, ...] = ()
         self._hung = False  # a command in the guest was not done by its deadline, and the machine lives
         self._run: GuestRun | None = None
         self._plugin: StallPlugin | None = None
@@ -201,13 +219,23 @@ class _Session:
     def _on_console(self, data: bytes) -> None:
         if not self._listening:
             return
-        self._findings += self._scanner.feed(data)
+        found = self._scanner.feed(data)
+        self._findings += found
+        if self.first_finding is None and (open_reports := (*found, *self._scanner.pending())):
+            self._note([finding.title for finding in open_reports])
         if self._scanner.fatal and self._last_words is None:
             self._last_words = Deadline(LAST_WORDS)
 
+    def _note(self, titles: Iterable[str]) -> None:
+        """Time the first sight of a finding that is waited for. One that comes before the workload took no time."""
+        if self.first_finding is None and any(fnmatchcase(t, glob) for t in titles for glob in self.spec.wanted):
+            self.first_finding = self._watch.elapsed if self._watch else 0.0
+            if self.spec.stop_on_finding:
+                self._grace = Deadline(GRACE)
+
     def _alive(self, vm: Vm) -> bool:
         """Whether the machine is worth waiting for: it runs, is not past its last words, and the run goes on."""
-        spoken = self._last_words is not None and self._last_words.expired
+        spoken = any(limit is not None and limit.expired for limit in (self._last_words, self._grace))
         return vm.alive and not spoken and not self.lab.stop.is_set()
 
     def _use(self, vm: Vm, guest: Guest) -> None:
@@ -218,14 +246,19 @@ class _Session:
                 self._ask_where_it_hangs(vm)
             return
         self.timing = Timing(boot=vm.watch.elapsed)
+        looked = guest.run(f"{sample.DRAIN}; {sample.LOOK}; {sample.start_counting()}", self.spec.workload_timeout)
+        self._before = sample.parse(looked.stdout)
         with (self.folder / "ktap.log").open("w", encoding="utf-8") as log:
 
             def line(text: str) -> None:
                 log.write(text + "\n")
                 log.flush()
+                if text.startswith(_FINDING):
+                    self._note([text.removeprefix(_FINDING).strip()])
                 self._on_line(text)
 
             jitter, directed = self._jitter(vm), self._directed()
+            self._watch = Stopwatch()
             with ExitStack() as stack:
                 for one in (jitter, directed):
                     if one is not None:
@@ -267,16 +300,43 @@ class _Session:
         return replace(done or Perturbation(kinds=(), steps=0, stalled=0.0), directed=report)
 
     def _leave(self, vm: Vm, guest: Guest) -> None:
-        """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed."""
-        done = guest.run(
-            "umount /mnt/test; echo 3 >/proc/sys/vm/drop_caches; cat /proc/sys/kernel/tainted",
-            self.spec.workload_timeout,
-        )
-        words = done.stdout.split()
+        """Unmount and drop the caches: pages whose accounting is broken are found out when they are freed.
+
+        What the workload made the kernel do is read before that, and what it left behind after it.
+        """
+        parts = (f"{sample.stop_counting()}; {sample.LOOK}", audit.CLEAR, sample.LOOK)
+        done = guest.run(f"; echo {_MARK}; ".join(parts), self.spec.workload_timeout)
+        if done.timed_out:
+            self._ask_where_it_hangs(vm)
+            return
+        worked, _, rest = done.stdout.partition(f"{_MARK}\n")
+        cleared, _, left = rest.partition(f"{_MARK}\n")
+        self._coverage = coverage.gained(self._before, sample.parse(worked))
+        words = cleared.split()
         if words and words[-1].isdigit():
             self._taint_after = int(words[-1])
-        elif done.timed_out:
-            self._ask_where_it_hangs(vm)
+        if done.ok and not self._scanner.fatal:
+            self._audit(guest, sample.parse(left), unmounted="umount:" not in done.stderr)
+            if "kmemleak" in words:
+                lost = guest.run(audit.SCAN, audit.SCAN_SECONDS + self.spec.workload_timeout)
+                self._audited += audit.lost_objects(lost.stdout)
+
+    def _audit(self, guest: Guest, after: sample.Sample, *, unmounted: bool) -> None:
+        """Look again at what seems to be left over until it is gone, or there is no more patience."""
+        found = audit.judge(self._before, after, unmounted=unmounted)
+        for _ in range(audit.LOOKS - 1):
+            if not found:
+                break
+            again = guest.run(audit.AGAIN, self.spec.workload_timeout)
+            if not again.ok:
+                return  # the machine went down, which is told elsewhere
+            after = sample.parse(again.stdout)
+            found = audit.judge(self._before, after, unmounted=unmounted)
+        if found:
+            pages = audit.residue(after)
+            found = audit.with_owners(found, guest.run(audit.owners(pages), self.spec.workload_timeout).stdout)
+        self._audited = found
+        write_atomically(self.folder / "audit.json", json.dumps(audit.as_json(self._before, after), indent=1) + "\n")
 
     def _ask_where_it_hangs(self, vm: Vm) -> None:
         """Put the blocked tasks and the backtraces of all CPUs on the console: a hang must not be silent."""
@@ -305,6 +365,9 @@ class _Session:
             console=in_order(self._findings),
             taint_before=self.state.taint if self.state else None,
             taint_after=self._taint_after,
+            audit=self._audited,
+            coverage=self._coverage,
+            needs=self.spec.workload.needs,
             note="; ".join(notes),
         )
 

@@ -67,6 +67,7 @@ def trial(
     reason: str = "",
     guest: GuestState | None = GUEST,
     prefix: int | None = None,
+    coverage: tuple[tuple[str, int], ...] = (),
 ) -> TrialResult:
     where = where or cell()
     prefix = (0 if side is Side.BASE else 1) if prefix is None else prefix
@@ -86,6 +87,7 @@ def trial(
         findings=findings,
         guest=guest,
         timing=Timing(boot=2.5, workload=10.0, total=14.0),
+        coverage=coverage,
     )
 
 
@@ -207,6 +209,7 @@ trials = st.builds(
     guest=st.none() | guests,
     timing=st.builds(Timing, boot=seconds, workload=seconds, total=seconds),
     params=pairs(texts),
+    coverage=pairs(numbers),
     perturbation=st.none()
     | st.builds(
         Perturbation,

@@ -23,7 +23,7 @@ import jsonschema
 import pytest
 from fakelinux import BREAKS, GOOD
 
-from rig import perturb
+from rig import audit, perturb
 from rig.config import load
 from rig.pipeline import Options, Pipeline
 from rig.results import SCHEMA
@@ -41,6 +41,14 @@ FAILED = (
 )
 STATE = "release 6.12.99\ncpus 2\nnodes 1\nthp always [madvise] never\nshmem_thp [never]\ntaint 0\nMemTotal: 9 kB\n"
 
+
+def counters(**changes: int) -> str:
+    """What a look at the kernel's counters prints."""
+    zeros = dict.fromkeys((*audit.LRU, *audit.REACHED, "pgfault", "pgmigrate_success"), 0)
+    return "".join(f"{name} {value}\n" for name, value in {**zeros, **changes}.items())
+
+
+COUNTERS = counters()
 CONFIG = """\
 kernel: {{source: 'git:{tree}#main'}}
 series: {series}
@@ -56,13 +64,22 @@ store: store
 
 
 def machine(
-    ktap: str = KTAP, *, status: int = 0, then: str = "", seconds: float = 0.0, acts: Sequence[Any] = ()
+    ktap: str = KTAP,
+    *,
+    status: int = 0,
+    then: str = "",
+    seconds: float = 0.0,
+    acts: Sequence[Any] = (),
+    left: str = COUNTERS,
 ) -> dict[str, Any]:
     """What a kernel does in the fake QEMU: boot, answer, and print `ktap` when the workload is run."""
     replies = [
-        {"pattern": "MemTotal|meminfo", "stdout": STATE},
+        {"pattern": "uname -r", "stdout": STATE},
         {"pattern": "--budget", "stdout": ktap, "status": status, "then": then, "seconds": seconds},
-        {"pattern": "drop_caches", "stdout": "0\n"},
+        {"pattern": "umount", "stdout": f"{counters(pgfault=900)}rig-mark\n0\nrig-mark\n{left}"},
+        {"pattern": "sleep .*stat_refresh", "stdout": left},
+        {"pattern": "page_owner", "stdout": "folio_alloc+0x1/0x2\nnr_base_pages: 500\n"},
+        {"pattern": "stat_refresh", "stdout": counters()},
         {"pattern": "kill -KILL", "stdout": ""},
     ]
     return {"acts": [*(acts or (["console", fakeqemu.BOOT], ["ready"], ["ssh"])), ["hang"]], "replies": replies}
@@ -165,6 +182,28 @@ def all_gone(world: World) -> bool:
     while qemus(world) and time.monotonic() < end:
         time.sleep(0.05)
     return not qemus(world)
+
+
+def test_pages_that_are_left_over_are_a_regression(world: MakeWorld) -> None:
+    made = world(machine(left=counters(nr_inactive_file=500, pgfault=900)))
+    assert made.rig("test").returncode == 1
+    (trial,) = [trial for trial in made.results()["trials"] if trial["side"] == "patched"]
+    (finding,) = trial["findings"]
+    assert (finding["oracle"], finding["kind"]) == ("audit", "leak")
+    assert "500 pages" in finding["text"]
+    assert "folio_alloc" in finding["text"]
+    assert not any(character.isdigit() for character in finding["title"])
+    looks = json.loads((made.latest / trial["evidence"] / "audit.json").read_text())
+    assert looks["residue"] == [0, 500]
+
+
+def test_what_the_kernel_did_is_recorded_and_may_be_needed(world: MakeWorld) -> None:
+    made = world(machine())
+    assert made.rig("test", "workloads.race.needs={pgfault: 900}").returncode == 0
+    assert all(["pgfault", 900] in trial["coverage"] for trial in made.results()["trials"])
+    assert made.rig("test", "workloads.race.needs={pgmigrate_success: 1}").returncode == 4
+    assert made.statuses() == ["INCONCLUSIVE"]
+    assert "pgmigrate_success=0" in made.results()["trials"][0]["reason"]
 
 
 def test_a_good_series_passes(world: MakeWorld) -> None:

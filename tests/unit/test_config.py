@@ -33,6 +33,12 @@ def test_a_minimal_configuration_gets_its_defaults(tmp_path: Path) -> None:
     assert config.results == tmp_path / "results"
 
 
+def test_needs_are_counters_with_the_least_they_gain(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("[tmpfs]", "[tmpfs], needs: {pgmigrate_success: 20}"))
+    assert load(path).workloads["truncate-race"].needs == {"pgmigrate_success": 20}
+    assert load(path, ["workloads.truncate-race.needs={}"]).workloads["truncate-race"].needs == {}
+
+
 def test_the_default_configuration_is_valid() -> None:
     config = load(Path(__file__).parents[2] / "rig.yaml")
     assert {"debug", "release"} <= set(config.flavours)
@@ -51,6 +57,8 @@ def test_the_default_configuration_is_valid() -> None:
         (("memory: 1G", "memory: lots"), "machines.smp4.memory: 'lots'"),
         (("tmpfs", "ext3"), "rig.yaml:4: workloads.truncate-race.filesystems.0: 'ext3'"),
         (("tmpfs", "ext3"), "did you mean 'ext4'?"),
+        (("[tmpfs]", "[tmpfs], needs: {pgfault: 0}"), "rig.yaml:4: workloads.truncate-race.needs.pgfault: 0: expected"),
+        (("[tmpfs]", "[tmpfs], needs: {pgfault: some}"), "needs.pgfault: 'some'"),
         (("[tmpfs]", "[]"), "filesystems: empty, expected at least one entry"),
         (("workloads:", "budgte: 3\nworkloads:"), "rig.yaml:3: budgte: unknown key"),
         (("workloads:", "machines: {}\nworkloads:"), "rig.yaml:3: machines: stands twice"),
@@ -107,6 +115,7 @@ def test_overrides_reach_every_depth_and_name_themselves_when_wrong(tmp_path: Pa
     assert load(path, ["series=2024"]).series == ("2024",)
     assert load(path, ["select=*/xfs"]).select == ("*/xfs",)
     assert load(path, ["select=*"]).select == ("*",)
+    assert load(path, ["select=[*/xfs, debug]"]).select == ("*/xfs", "debug")
     with pytest.raises(ConfigError, match=r"command line: select=\[a"):
         load(path, ["select=[a"])
     with pytest.raises(ConfigError, match="command line: budget=soon: budget: 'soon'"):

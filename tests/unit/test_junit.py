@@ -182,7 +182,8 @@ def test_logs_are_attached_where_they_are(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_properties_tell_what_really_ran(tmp_path: Path) -> None:
-    top = written(tmp_path, trial(index=0, cases=(PUNCH,)), trial(index=1, cases=(PUNCH,)))
+    counted = (("pgfault", 40), ("thp_split_page", 0))
+    top = written(tmp_path, trial(index=0, cases=(PUNCH,), coverage=counted), trial(index=1, cases=(PUNCH,)))
     properties = {one.get("name"): one.get("value") for one in top.iter("property")}
     assert properties["accelerator"] == "tcg"
     assert properties["cpus"] == str(GUEST.cpus)
@@ -190,6 +191,8 @@ def test_properties_tell_what_really_ran(tmp_path: Path) -> None:
     assert properties["hugepages.hugetlb"] == "8 of 2048 KiB"
     assert properties["tree"] == f"{1:040x}"
     assert properties["seeds"] == "1000 1001"
+    assert properties["coverage.pgfault"] == "40"
+    assert "coverage.thp_split_page" not in properties
     nowhere = written(tmp_path, trial(Side.PATCHED, Status.LOST, guest=None))
     assert {one.get("name"): one.get("value") for one in nowhere.iter("property")}["cpus"] == "unknown"
 

@@ -38,6 +38,9 @@ RUNNING = replace(GOOD, ktap=stream("ok 1 a", "# case b"), exit_status=None, tai
 BOOTING = Evidence(workload="race")
 BOOTED = replace(BOOTING, booted=True)
 
+LEAK = Finding(oracle="audit", kind="leak", title="leaked pages: on a list", signature="leak:pages")
+COVERED = (("pgfault", 100), ("pgmigrate_success", 0))
+
 #: What was seen, and what has to come of it: status, a piece of the reason, the kinds of all findings.
 TABLE: list[tuple[str, Evidence, Status, str, list[str]]] = [
     ("nothing is known", Evidence(), Status.LOST, "did not boot", []),
@@ -151,6 +154,45 @@ TABLE: list[tuple[str, Evidence, Status, str, list[str]]] = [
         Status.FAIL,
         "warning",
         ["warning", "taint"],
+    ),
+    ("memory left over", replace(GOOD, audit=(LEAK,)), Status.FAIL, "leaked pages", ["leak"]),
+    (
+        "memory left over beside a warning",
+        replace(GOOD, audit=(LEAK,), console=(splat(),)),
+        Status.FAIL,
+        "warning in foo",
+        ["warning", "leak"],
+    ),
+    ("the rig's own module", replace(GOOD, taint_after=1 << 12 | 1 << 13), Status.PASS, "passed", []),
+    (
+        "the kernel did not do it",
+        replace(GOOD, needs={"pgfault": 1, "pgmigrate_success": 1}, coverage=COVERED),
+        Status.INCONCLUSIVE,
+        "race: kernel counter pgmigrate_success=0 below 1",
+        [],
+    ),
+    (
+        "the kernel did not do it and was caught all the same",
+        replace(GOOD, needs={"pgmigrate_success": 1}, coverage=COVERED, audit=(LEAK,)),
+        Status.FAIL,
+        "leaked pages",
+        ["leak"],
+    ),
+    (
+        "no such counter",
+        replace(GOOD, needs={"pgmigrate": 1}, coverage=COVERED),
+        Status.INCONCLUSIVE,
+        "no counter pgmigrate",
+        [],
+    ),
+    ("counters unknown", replace(GOOD, needs={"pgfault": 1}), Status.INCONCLUSIVE, "could not be read", []),
+    ("the kernel did it", replace(GOOD, needs={"pgfault": 100}, coverage=COVERED), Status.PASS, "passed", []),
+    (
+        "skipped, and so the kernel did not do it",
+        replace(GOOD, ktap=stream("ok 1 a # SKIP no", plan=1), exit_status=4, needs={"pgmigrate_success": 1}),
+        Status.SKIP,
+        "a: no",
+        [],
     ),
     ("broken set-up", replace(GOOD, ktap=stream("Bail out! no space"), exit_status=99), Status.LOST, "no space", []),
     ("no such workload", replace(GOOD, ktap=ktap.parse(""), exit_status=127), Status.LOST, "could not be started", []),
@@ -299,6 +341,9 @@ any_evidence = st.builds(
     taint_before=st.none() | st.integers(0, 1 << 20),
     taint_after=st.none() | st.integers(0, 1 << 20),
     note=st.text(max_size=20),
+    audit=st.sampled_from([(), (LEAK,)]),
+    coverage=st.sampled_from([(), COVERED]),
+    needs=st.sampled_from([{}, {"pgfault": 1}, {"pgmigrate_success": 1}]),
 )
 
 
@@ -313,6 +358,7 @@ def test_a_pass_takes_evidence_of_everything(evidence: Evidence) -> None:
         assert not evidence.timed_out
         assert not evidence.console
         assert not ruling.findings
+        assert all(dict(evidence.coverage).get(name, 0) >= least for name, least in evidence.needs.items())
     if ruling.status.bad:
         assert ruling.findings
     if evidence.console:

@@ -43,6 +43,16 @@ def test_any_trial_comes_back(tmp_path: Path, trial: TrialResult) -> None:
     assert read_trial(tmp_path / "trial") == trial
 
 
+def test_a_trial_of_a_rig_that_counted_nothing_is_read(tmp_path: Path) -> None:
+    counted = dataclasses.replace(made.trial(), coverage=(("pgfault", 7), ("pgmigrate_success", 0)))
+    path = write_trial(tmp_path, counted)
+    assert read_trial(tmp_path) == counted
+    data = json.loads(path.read_bytes())
+    del data["trial"]["coverage"]
+    write_atomically(path, json.dumps(data))
+    assert read_trial(tmp_path) == dataclasses.replace(counted, coverage=())
+
+
 def test_the_schema_is_one_and_allows_nothing_else() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
     validator = jsonschema.Draft202012Validator(schema())

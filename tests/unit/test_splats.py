@@ -106,6 +106,73 @@ def test_healthy_boot_is_not_accused(name: str) -> None:
     assert not scanner.fatal
 
 
+#: What memory failure, swap, loop devices, hugetlb, dropped caches and an out-of-memory kill print, beside one another.
+UNSUSPICIOUS = (
+    "Injecting memory failure for pfn",
+    "Soft offlining pfn",
+    "recovery action for clean LRU page: Recovered",
+    "recovery action for huge page: Recovered",
+    "Sending SIGBUS to",
+    "Adding 262140k swap on /dev/zram0",
+    "zram0: detected capacity change",
+    "loop0: detected capacity change",
+    "drop_caches: 3",
+    "HugeTLB: registered",
+    "invoked oom-killer",
+    "Memory cgroup out of memory: Killed process",
+)
+#: The same kernel says these on other occasions: formats of kernel/module/main.c, mm/hugetlb.c, mm/memory-failure.c,
+#: mm/swapfile.c and mm/huge_memory.c of v6.12.
+SELDOM = (
+    "rig_stall: loading out-of-tree module taints kernel.",
+    "HugeTLB: allocating 512 of page size 2.00 MiB failed.  Only allocated 300 hugepages.",
+    "Memory failure: 0x1be1: recovery action for already poisoned page: Failed",
+    "Memory failure: 0x1be1: unhandlable page.",
+    "Soft offline: 0x85c3: page migration failed 1, type 0x4fffc000080038(uptodate|dirty|lru|swapbacked|node=1)",
+    "Soft offline: 0x2377: page already poisoned",
+    "Unpoison: 0x2377: software-unpoisoned page",
+    "Unable to find swap-space signature",
+    "huge_memory: 12 of 14 THP split",
+    "khugepaged: min_free_kbytes is not updated to 2048 because user defined value 4096 is preferred",
+    "page_owner is disabled",
+    "kmemleak: Kernel memory leak detector initialized (mem pool available: 15500)",
+    "zram: Added device: zram0",
+    "zram: Removed device: zram0",
+)
+
+
+def test_what_memory_management_says_on_duty_accuses_nobody() -> None:
+    log = (LOGS / "healthy-memory-messages.log").read_text()
+    assert [words for words in UNSUSPICIOUS if words not in log] == []
+    said = "".join(f"[   12.{number:06d}][  T140] {words}\n" for number, words in enumerate(SELDOM))
+    assert scan_bytes(log.encode() + said.encode()) == ()
+
+
+POISON = """\
+pagealloc: memory corruption
+00000000a1b2c3d4: aa aa aa 01 aa aa aa aa                          ........
+CPU: 1 UID: 0 PID: 145 Comm: race Not tainted 6.12.117 #1
+Call Trace:
+ <TASK>
+ dump_stack_lvl+0x4f/0x60
+ __kernel_unpoison_pages+0x10d/0x120
+ post_alloc_hook+0xa1/0xd0
+ </TASK>
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind", "title"),
+    [
+        ("vmstat_refresh: nr_mapped -3", "leak", "vmstat counter nr_mapped is negative"),
+        (POISON, "bad-page", "page poison: memory corruption in __kernel_unpoison_pages"),
+    ],
+)
+def test_what_the_memory_audit_makes_the_kernel_say(lines: str, kind: str, title: str) -> None:
+    log = "".join(f"[   12.000001][  T140] {line}\n" for line in lines.splitlines())
+    assert [(found.kind, found.title) for found in scan_bytes(log.encode())] == [(kind, title)]
+
+
 def test_every_golden_log_is_expected() -> None:
     named = {path.stem for path in LOGS.glob("*.log") if not path.stem.startswith("healthy-")}
     assert named == EXPECTED.keys()
@@ -364,6 +431,8 @@ HEADS = [
     "INFO: task kworker/u8:2:77 blocked for more than 120 seconds.",
     "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
     "BUG: Bad page map in process race  pte:8000 pmd:0598e067",
+    "pagealloc: single bit error",
+    "vmstat_refresh: nr_mapped -3",
     "BUG: Bad rss-counter state mm:00000000ab12cd34 idx:1 val:-3",
     "BUG: non-zero nr_ptes on freeing mm: 1",
     "BUG kmalloc-64 (Not tainted): Poison overwritten",

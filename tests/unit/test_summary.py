@@ -42,6 +42,13 @@ def test_plain_text_begins_with_the_verdict_and_has_everything() -> None:
     ]
 
 
+def test_what_the_kernel_did_is_told_by_the_trial_that_did_least() -> None:
+    many, few = (("pgfault", 9000), ("thp_split_page", 3)), (("pgfault", 12), ("thp_split_page", 0))
+    told = summary.text(run(trial(coverage=many), trial(index=1, coverage=few), trial(index=2)))
+    assert "kernel counters: pgfault 12 (the least of any trial)" in told
+    assert "kernel counters" not in summary.text(REGRESSION)
+
+
 def test_markdown_is_a_block_for_a_cover_letter() -> None:
     block = summary.markdown(REGRESSION)
     lines = block.splitlines()

@@ -1,0 +1,117 @@
+"""In which order cells are tried, and the statistics of what came of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rig import races
+from rig.hunt import FLOOR, median, quantile, relevance, rotation
+from rig.model import Cell
+
+names = st.sampled_from(["a", "b", "c", "d"])
+cells = st.lists(
+    st.builds(
+        Cell,
+        flavour=st.just("debug"),
+        machine=st.sampled_from(["smp4", "numa8"]),
+        workload=names,
+        filesystem=st.sampled_from(["tmpfs", "ext4", "xfs"]),
+    ),
+    unique=True,
+    min_size=1,
+    max_size=24,
+)
+weights = st.dictionaries(names, st.integers(0, 8).map(lambda eighths: eighths / 8), max_size=4)
+
+
+def take(number: int, which: list[Cell], relevances: dict[str, float]) -> list[Cell]:
+    return list(itertools.islice(rotation(which, relevances), number))
+
+
+@given(cells, weights)
+def test_every_cell_comes_and_the_most_relevant_first(which: list[Cell], relevances: dict[str, float]) -> None:
+    """By the time a cell of no relevance has had its first turn, one of full relevance has had 1 / FLOOR of them."""
+    turns = take(math.ceil(len(which) / FLOOR) + len(which), which, relevances)
+    assert set(turns) == set(which)
+    best = max(relevances.get(cell.workload, 0.0) for cell in which)
+    assert relevances.get(turns[0].workload, 0.0) == best
+
+
+@given(cells, weights, st.integers(1, 200))
+def test_who_is_more_relevant_has_never_had_fewer_turns(
+    which: list[Cell], relevances: dict[str, float], number: int
+) -> None:
+    turns = take(number, which, relevances)
+    for one, other in itertools.permutations(which, 2):
+        if relevances.get(one.workload, 0.0) > relevances.get(other.workload, 0.0):
+            assert turns.count(one) >= turns.count(other)
+
+
+@given(cells)
+def test_of_equals_each_has_its_turn_before_any_has_its_second(which: list[Cell]) -> None:
+    turns = take(2 * len(which), which, {})
+    assert set(turns[: len(which)]) == set(turns[len(which) :]) == set(which)
+    assert turns[: len(which)] == turns[len(which) :]
+
+
+@given(cells)
+def test_of_equals_each_workload_comes_before_any_comes_again(which: list[Cell]) -> None:
+    workloads = {cell.workload for cell in which}
+    assert {cell.workload for cell in take(len(workloads), which, {})} == workloads
+
+
+def test_neighbours_differ_in_machine_where_they_can() -> None:
+    which = [
+        Cell(flavour="debug", machine=machine, workload="a", filesystem=fs)
+        for machine in ("smp4", "numa8")
+        for fs in ("tmpfs", "ext4")
+    ]
+    assert [cell.machine for cell in take(4, which, {})] == ["smp4", "numa8", "smp4", "numa8"]
+
+
+def test_a_cell_twice_as_heavy_comes_twice_as_often() -> None:
+    one, other = (Cell(flavour="debug", machine="m", workload=name, filesystem="tmpfs") for name in "ab")
+    half = (1 / 2 - FLOOR) / (1 - FLOOR)  # weighs half of 1 with the floor beneath it
+    turns = take(300, [one, other], {"a": 1.0, "b": half})
+    assert turns.count(one) == 200
+
+
+def test_no_cells_no_turns() -> None:
+    assert list(rotation([], {})) == []
+
+
+@given(st.lists(st.sampled_from(races.NAMES), max_size=5), st.lists(st.text(max_size=9), max_size=4))
+def test_relevance_is_a_share(driven: list[str], paths: list[str]) -> None:
+    assert 0 <= relevance(driven, [*paths, "mm/filemap.c"]) <= 1
+
+
+def test_who_does_nothing_else_is_more_relevant() -> None:
+    paths = ["mm/khugepaged.c"]
+    assert relevance(["collapse"], paths) == 1
+    assert relevance(["collapse", "hugetlb"], paths) == 0.5
+    assert relevance(["hugetlb"], paths) == relevance([], paths) == 0
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1))
+def test_the_median_is_that_of_the_library(values: list[float]) -> None:
+    assert median(values) == statistics.median(values)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([0.5, 0.9, 1.0]))
+def test_a_quantile_is_the_smallest_value_that_covers_the_share(values: list[float], share: float) -> None:
+    found = quantile(values, share)
+    assert found is not None
+    assert found in values
+    assert sum(value <= found for value in values) >= share * len(values)
+    assert sum(value < found for value in values) < share * len(values)
+
+
+def test_nothing_has_no_median_and_a_miss_is_endless() -> None:
+    assert median([]) is quantile([], 0.9) is None
+    assert median([1.0, math.inf, 3.0]) == 3.0
+    assert median([1.0, math.inf]) == math.inf
