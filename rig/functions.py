@@ -54,6 +54,7 @@ class Kind(StrEnum):
     TOUCHED = "touched"  # the function itself
     INLINED = "inlined"  # a touched function, where it was inlined into another one
     CALLER = "caller"  # of the files of the series, calls a touched function
+    PARTNER = "partner"  # of the other side of a race that the series concerns, see partners.py
     CALLEE = "callee"  # called by a touched function
 
 
@@ -185,6 +186,11 @@ def caller_ranges(callers: Mapping[str, Iterable[str]], symbols: Symbols) -> tup
         for name in sorted(names)
         for symbol in symbols.variants(name, PurePosixPath(path).name)
     )
+
+
+def partner_ranges(names: Iterable[str], symbols: Symbols) -> tuple[Range, ...]:
+    """Return the whole of functions that are given by name alone, as far as this kernel has just one of that name."""
+    return tuple(_whole(symbol, name, Kind.PARTNER) for name in names for symbol in symbols.variants(name, ""))
 
 
 def callee_ranges(callees: Iterable[tuple[str, str]], symbols: Symbols) -> tuple[Range, ...]:

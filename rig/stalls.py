@@ -36,8 +36,10 @@ FIRST_EPISODE = 0.3  # seconds: only to see how often the functions are run
 EVERYTHING = 0.25  # chance that an episode leaves no function out
 LEAST_KEPT = 0.05  # chance for a function to be kept, in the narrowest episodes
 LEAST_PART = 0.3  # of the share of the time
+#: One function of these is in every episode.
+SERIES = (Kind.TOUCHED, Kind.INLINED)
 #: What an instruction of a kind counts. Callees are also called by others, who have nothing to do with the series.
-WEIGHTS = {Kind.TOUCHED: 4, Kind.INLINED: 4, Kind.CALLER: 2, Kind.CALLEE: 1}
+WEIGHTS = {Kind.TOUCHED: 4, Kind.INLINED: 4, Kind.CALLER: 2, Kind.PARTNER: 4, Kind.CALLEE: 1}
 TICK = 0.1  # seconds between two looks at how often the functions are run
 NOVELTY = 0.5  # of such a look, against what was known before
 SCALE = 1000  # of the weights, so that one can be divided by how often its range is run
@@ -86,7 +88,7 @@ def episodes(
         length = seconds * draw.uniform(0.5, 1.5) if number else min(FIRST_EPISODE, seconds)
         lots = {name: _lot(f"{seed} {number} {name}") for name in functions}
         names = frozenset(name for name, lot in lots.items() if lot < kept)
-        ours = [name for name, kind in functions.items() if kind is not Kind.CALLEE] or list(functions)
+        ours = [name for name, kind in functions.items() if kind in SERIES] or list(functions)
         if not names & set(ours):
             names |= {min(ours, key=lots.__getitem__)}
         yield Episode(seconds=length, longest=top, share=share * part, rare=rare, functions=names)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rig import functions, inlines, touched
+from rig import functions, inlines, partners, touched
 from rig.build import PINNED
 from rig.errors import HostError
 from rig.functions import Range, Span, Symbols
@@ -80,7 +80,8 @@ class Finder:
         made = {}
         for kernel in known:
             one, symbols = found[kernel.key], functions.read_symbols(kernel.vmlinux)
-            ranges = (*one.ranges, *functions.callee_ranges(callees, symbols))
+            others = functions.partner_ranges(partners.of(self.applied.series.paths), symbols)
+            ranges = (*one.ranges, *others, *functions.callee_ranges(callees, symbols))
             made[kernel.key] = Targets(spans=functions.placed(ranges, symbols), notes=one.notes)
         return made
 

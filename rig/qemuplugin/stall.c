@@ -24,49 +24,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "qemu_api.h"
 #include "stall.h"
 
-/*
- * QEMU's side, as far as it is used. No package ships the header, and the interface is fixed by its version.
- */
-#define EXPORT __attribute__((visibility("default")))
-#define PLUGIN_API 1
-
-typedef uint64_t qemu_plugin_id_t;
-
-struct qemu_info;
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-
-enum qemu_plugin_cb_flags {
-	QEMU_PLUGIN_CB_NO_REGS,
-};
-
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
-					   void (*cb)(qemu_plugin_id_t id,
-						      struct qemu_plugin_tb *tb));
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t idx);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
-					    void (*cb)(unsigned int vcpu, void *data),
-					    enum qemu_plugin_cb_flags flags, void *data);
-
-EXPORT extern int qemu_plugin_version;
-int qemu_plugin_version = PLUGIN_API;
+EXPORT int qemu_plugin_version = PLUGIN_API;
 
 /* Longest stalls that a vCPU may save credit for. */
 #define SAVED 4
 
 /* What a vCPU needs to know of itself; a cache line each. */
 struct vcpu {
-	uint64_t random;
+	_Alignas(64) uint64_t random;
 	int64_t left; /* weighted instructions until the next stall */
 	uint64_t length; /* ns: of that stall */
 	uint64_t seen; /* ns of the clock when the credit was last worked out */
 	double credit; /* ns that it may be stalled for */
 	uint32_t episode;
-} __attribute__((aligned(64)));
+};
 
 static struct stall_head *head;
 static struct stall_range *ranges;
