@@ -43,8 +43,8 @@ _REFUSED = re.compile(r"^refused (\S+)\+0x([0-9a-f]+) (\d+)$")
 class Settings:
     """How much is stalled."""
 
-    places: int = 64  # instructions per trial
-    mean: int = 200  # hits of a place between two stalls of one CPU; its first hits are more likely to stall
+    places: int = 16  # instructions per trial; each hit costs time, and 48 took most of the faults of a workload
+    mean: int = 2000  # hits of a place between two stalls of one CPU; its first hits are more likely to stall
     length_us: int = 10_000  # the longest stall, the module takes 20000; as likely as short ones on a logarithmic scale
     shortest_us: int = 500
 

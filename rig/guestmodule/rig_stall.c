@@ -7,7 +7,7 @@
  * series touches. That rare places get their share, and not only the hot ones, is the idea of
  * DataCollider (Erickson et al., "Effective Data-Race Detection for the Kernel", OSDI 2010).
  *
- *	insmod rig_stall.ko mean=200 shortest_us=500 length_us=5000 seed=1
+ *	insmod rig_stall.ko mean=2000 shortest_us=500 length_us=5000 seed=1
  *	/sys/kernel/debug/rig_stall/probes	w: a line SYMBOL+OFFSET for each place, whole lines only
  *	/sys/kernel/debug/rig_stall/on		rw: 1 while stalls are wanted
  *	/sys/kernel/debug/rig_stall/stats	r: what came of each place
@@ -54,7 +54,7 @@
 #define REST		3	/* a CPU stands for a quarter of the time at most */
 #define PROBES_MAX	1024
 
-static unsigned int mean = 200;
+static unsigned int mean = 2000;
 module_param(mean, uint, 0444);
 MODULE_PARM_DESC(mean, "hits of a place between two stalls on one CPU, on average");
 

@@ -97,10 +97,10 @@ def test_a_trial_draws_settings_that_the_module_takes() -> None:
     for settings, places in seen:
         assert 1 <= settings.mean <= Settings().mean
         assert 1 <= settings.shortest_us <= settings.length_us <= Settings().length_us
-        assert len(places) == min(64, 30 * len({place.symbol for place in places}))
+        assert len(places) == min(Settings().places, 30 * len({place.symbol for place in places}))
     functions = {len({place.symbol for place in places}) for _, places in seen}
     assert min(functions) == 1  # all stalls in one function, in some trials
-    assert max(functions) >= 18  # and nearly everywhere in others
+    assert max(functions) >= 14  # and nearly everywhere in others
     assert len({settings.length_us for settings, _ in seen}) > 100
 
 
@@ -196,5 +196,5 @@ def test_the_commands_work_in_a_shell(tmp_path: Path, module: Path) -> None:
     assert run(DISARM) == STATS
     assert (control / "on").read_text() == "0\n"
     assert (tmp_path / "called").read_text().splitlines() == [
-        f"insmod {tmp_path}/rig_stall.ko seed=7 mean=200 length_us=10000 shortest_us=500",
+        f"insmod {tmp_path}/rig_stall.ko seed=7 mean=2000 length_us=10000 shortest_us=500",
     ]
