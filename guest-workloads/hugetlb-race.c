@@ -712,7 +712,8 @@ int main(int argc, char **argv)
 		return self_test();
 	for (i = 0; i < RIG_COUNT(races); i++) {
 		nr += rig_wanted(races[i].name);
-		weights += rig_wanted(races[i].name) ? races[i].weight : 0;
+		weights += rig_wanted(races[i].name) ?
+			   rig_weight(races[i].name, races[i].weight) : 0;
 	}
 	if (!nr)
 		rig_bail("--cases %s: no such case (see --help)", rig_cases);
@@ -735,7 +736,7 @@ int main(int argc, char **argv)
 		else if (stuck)
 			rig_skip(race->name, "inconclusive: workers of another case are stuck");
 		else
-			run_race(rig_budget * 1e9 * race->weight / weights);
+			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
 	}
 	return rig_finish();
 }

@@ -561,7 +561,8 @@ int main(int argc, char **argv)
 		return self_test();
 	for (i = 0; i < RIG_COUNT(races); i++) {
 		nr += rig_wanted(races[i].name);
-		weights += rig_wanted(races[i].name) ? races[i].weight : 0;
+		weights += rig_wanted(races[i].name) ?
+			   rig_weight(races[i].name, races[i].weight) : 0;
 	}
 	if (!nr)
 		rig_bail("--cases %s: no such case (see --help)", rig_cases);
@@ -582,7 +583,7 @@ int main(int argc, char **argv)
 		if (!in_guest && !*rig_inject)
 			rig_skip(race->name, "unsupported: only a guest of the rig may lose pages");
 		else
-			run_race(rig_budget * 1e9 * race->weight / weights);
+			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
 	}
 	rig_fault_around(around);
 	return rig_finish();

@@ -750,7 +750,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < RIG_COUNT(races); i++) {
 		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
 		if (rig_wanted(races[i].name) && !why[i])
-			weights += races[i].weight;
+			weights += rig_weight(races[i].name, races[i].weight);
 	}
 	for (i = 0; i < RIG_COUNT(races); i++) {
 		race = &races[i];
@@ -759,7 +759,7 @@ int main(int argc, char **argv)
 		if (why[i])
 			rig_skip(race->name, "unsupported: %s", why[i]);
 		else
-			run_race(rig_budget * 1e9 * race->weight / weights);
+			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
 	}
 	rig_fault_around(around);
 	return rig_finish();

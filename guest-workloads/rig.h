@@ -53,6 +53,7 @@
 #define RIG_MAX_FINDINGS	64
 #define RIG_MAX_COUNTERS	16
 #define RIG_LINE		512
+#define RIG_FAVOUR		5
 
 /* After the first finding a case goes on for this long, for the detail. */
 #define RIG_ENCORE_NS		(250ll * 1000 * 1000)
@@ -64,8 +65,10 @@
 #define rig_load(p)		__atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define rig_store(p, v)		__atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define rig_add(p, v)		__atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
-#define rig_min(a, b)		((a) < (b) ? (a) : (b))
-#define rig_max(a, b)		((a) > (b) ? (a) : (b))
+/* Each argument is evaluated once, as one may draw from the seed. */
+#define RIG_ONCE(a, op, b)	({ __typeof__((a) + (b)) a_ = (a), b_ = (b); a_ op b_ ? a_ : b_; })
+#define rig_min(a, b)		RIG_ONCE(a, <, b)
+#define rig_max(a, b)		RIG_ONCE(a, >, b)
 #define RIG_COUNT(array)	(sizeof(array) / sizeof((array)[0]))
 #define RIG_ATTRIBUTE(a)	__attribute__((a))
 #define RIG_PRINTF(f, a)	RIG_ATTRIBUTE(__format__(printf, f, a))
@@ -91,6 +94,7 @@ struct rig_program {
 static const struct rig_program *rig_program;
 static const char *rig_dir;
 static const char *rig_cases;
+static const char *rig_favoured;
 static const char *rig_inject = "";
 static uint64_t rig_seed;
 static double rig_budget = 10.0;
@@ -284,6 +288,7 @@ static inline void rig_help(void)
 	printf("  --seed N          everything random is drawn from it and printed (0)\n");
 	printf("  --budget SECONDS  of all cases together, from 1 (10)\n");
 	printf("  --cases GLOB,...  only these cases\n");
+	printf("  --favour GLOB,... these cases get %d times their share of the budget\n", RIG_FAVOUR);
 	for (i = 0; i < p->nr_options; i++)
 		printf("  --%-15s %s (%ld to %ld)\n", p->options[i].name, p->options[i].help,
 		       p->options[i].min, p->options[i].max);
@@ -313,6 +318,8 @@ static inline void rig_set_option(const char *name, const char *value)
 		rig_dir = value;
 	} else if (!strcmp(name, "cases")) {
 		rig_cases = value;
+	} else if (!strcmp(name, "favour")) {
+		rig_favoured = value;
 	} else if (!strcmp(name, "inject")) {
 		/* for the tests of the oracles: lie about one thing, be caught */
 		rig_inject = value;
@@ -365,18 +372,28 @@ static inline void rig_parse(int argc, char **argv)
 	}
 }
 
-/* True when the case was asked for; all are, without --cases. */
-static inline bool rig_wanted(const char *name)
+/* True when one of the globs, with commas between them, matches the name. */
+static inline bool rig_matches(const char *list, const char *name)
 {
 	char globs[256], *glob, *save;
 
-	if (!rig_cases)
-		return true;
-	snprintf(globs, sizeof(globs), "%s", rig_cases);
+	snprintf(globs, sizeof(globs), "%s", list);
 	for (glob = strtok_r(globs, ",", &save); glob; glob = strtok_r(NULL, ",", &save))
 		if (!fnmatch(glob, name, 0))
 			return true;
 	return false;
+}
+
+/* True when the case was asked for; all are, without --cases. */
+static inline bool rig_wanted(const char *name)
+{
+	return !rig_cases || rig_matches(rig_cases, name);
+}
+
+/* The share of the budget of a case: more for those that the patch under test is about. */
+static inline unsigned int rig_weight(const char *name, unsigned int weight)
+{
+	return rig_favoured && rig_matches(rig_favoured, name) ? RIG_FAVOUR * weight : weight;
 }
 
 static inline void rig_start(const struct rig_program *program, int argc, char **argv)

@@ -10,7 +10,6 @@ from pathlib import Path
 from rig import guest, keys, perturb, results, schedule, trial
 from rig.accel import Accelerator
 from rig.clock import Stopwatch
-from rig.config import Config
 from rig.model import Cell, Kernel, Side, Status, TrialResult
 from rig.pipeline import Pipeline
 from rig.runs import RunFolder
@@ -69,8 +68,9 @@ def perturb_in(lab: Lab, pipeline: Pipeline, kernels: Iterable[Kernel]) -> Lab:
     )
 
 
-def spec_of(config: Config, kernel: Kernel, cell: Cell, side: Side, *, index: int, seed: int) -> TrialSpec:
+def spec_of(pipeline: Pipeline, kernel: Kernel, cell: Cell, side: Side, *, index: int, seed: int) -> TrialSpec:
     """Return one trial of a cell as the configuration describes it."""
+    config = pipeline.config
     return TrialSpec(
         cell=cell,
         side=side,
@@ -83,6 +83,7 @@ def spec_of(config: Config, kernel: Kernel, cell: Cell, side: Side, *, index: in
         boot_timeout=config.timeouts.boot,
         workload_timeout=config.timeouts.workload,
         perturb=config.perturb,
+        favour=pipeline.favoured(cell.workload),
     )
 
 
@@ -150,7 +151,7 @@ class Campaign:
     def _specs(self) -> tuple[TrialSpec, ...]:
         config, trials = self.config, self.pipeline.trials
         return tuple(
-            spec_of(config, self.kernels[cell.flavour, side], cell, side, index=index, seed=config.seed + index)
+            spec_of(self.pipeline, self.kernels[cell.flavour, side], cell, side, index=index, seed=config.seed + index)
             for cell, side, index in schedule.order(tuple(trials), tuple(map(Side, config.sides)), trials)
         )
 

@@ -144,7 +144,7 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     target = next(path for number in range(1, 10_000) if not (path := folder / f"rerun-{number}").exists())
     target.mkdir()
     lab, _ = open_lab(pipeline, target, kernels, threading.Event())
-    spec = spec_of(config, kernel, cell, side, index=int(plan["index"]), seed=int(plan["seed"]))
+    spec = spec_of(pipeline, kernel, cell, side, index=int(plan["index"]), seed=int(plan["seed"]))
     try:
         result = trial.run(spec, lab, on_line=ui.progress)
     finally:

@@ -13,22 +13,20 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rig import races
 from rig.model import Cell
 
 #: The share of turns of a workload that concerns nothing, by one that concerns the patch with all that it does.
 FLOOR = 0.1
 
 
-def relevance(driven: Iterable[str], paths: Iterable[str]) -> float:
-    """Return how much a workload that drives these races concerns a patch to `paths`: 0 (not at all) to 1.
+def relevance(driven: Iterable[str], concern: Mapping[str, float]) -> float:
+    """Return how much a workload that drives these races concerns a patch: 0 (not at all) to 1.
 
-    The mean over the races, so that one which does nothing else comes before one that does it now and then; 0 for a
-    workload that names none.
+    `concern` is that of each race (races.concerning). The most concerned one counts most: what else a workload does
+    takes little from it, as the cases about the patch are favoured.
     """
-    shares = races.concerning(paths)
-    known = [shares[name] for name in driven]
-    return sum(known) / len(known) if known else 0.0
+    known = [concern[name] for name in driven]
+    return 0.8 * max(known) + 0.2 * sum(known) / len(known) if known else 0.0
 
 
 def attention(
@@ -54,7 +52,7 @@ def rotation(cells: Sequence[Cell], relevances: Mapping[str, float]) -> Iterator
     by_workload: dict[str, list[Cell]] = defaultdict(list)
     for cell in dict.fromkeys(cells):
         by_workload[cell.workload].append(cell)
-    weights = {name: FLOOR + (1 - FLOOR) * min(1.0, max(0.0, relevances.get(name, 0.0))) for name in by_workload}
+    weights = {name: FLOOR + (1 - FLOOR) * min(1.0, max(0.0, relevances.get(name, 0.0))) ** 2 for name in by_workload}
     own = {name: itertools.cycle(_mixed(mine)) for name, mine in by_workload.items()}
     turns = [(1 / weights[name], number, name) for number, name in enumerate(by_workload)]
     heapq.heapify(turns)

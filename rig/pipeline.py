@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from rig import accel, build, disks, hunt, image, matrix, plugin, proc, series, source
+from rig import accel, build, disks, hunt, image, matrix, plugin, proc, races, series, source
 from rig.accel import Accelerator
 from rig.build import Builder, Flavour
 from rig.clock import Stopwatch
@@ -27,7 +27,7 @@ from rig.model import Cell, Kernel, Side
 from rig.series import Applied
 from rig.stalls import NO_KIT, Kit
 from rig.store import Store, digest
-from rig.targets import Finder
+from rig.targets import Finder, touched_by
 from rig.ui import Ui
 
 WORKLOAD_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
@@ -118,10 +118,23 @@ class Pipeline:
     @cached_property
     def trials(self) -> dict[Cell, int]:
         """The trials of each cell on each side, those first that concern the files which the series touches."""
-        config, paths = self.config, self.applied.series.paths
-        concern = {name: hunt.relevance(workload.races, paths) for name, workload in config.workloads.items()}
-        selected = config.select != ("*",)
-        return hunt.attention(self.cells, concern, config.trials, None if selected else config.elsewhere)
+        config, selected = self.config, self.config.select != ("*",)
+        return hunt.attention(self.cells, self.relevances, config.trials, None if selected else config.elsewhere)
+
+    @cached_property
+    def touched(self) -> tuple[str, ...]:
+        """The names of the functions that the series touches."""
+        return tuple(dict.fromkeys(function.name for function in touched_by(self.applied, self.store)))
+
+    @cached_property
+    def relevances(self) -> dict[str, float]:
+        """How much each workload concerns the series, 0 to 1."""
+        concern = races.concerning(self.applied.series.paths, self.touched)
+        return {name: hunt.relevance(workload.races, concern) for name, workload in self.config.workloads.items()}
+
+    def favoured(self, workload: str) -> tuple[str, ...]:
+        """Globs over the cases of a workload that are about the functions which the series touches."""
+        return races.favoured(self.config.workloads[workload].races, self.touched)
 
     @cached_property
     def kernels(self) -> dict[tuple[str, Side], Kernel]:

@@ -75,6 +75,8 @@ class Race:
     name: str
     about: str  # one line
     paths: tuple[str, ...]  # globs over files of the kernel tree whose patches concern it
+    functions: tuple[str, ...]  # globs over the functions that are a party to it, whatever their file
+    cases: tuple[str, ...]  # globs over the names of the workloads' cases that drive it
     oracles: tuple[str, ...]  # who sees its damage, beside GENERAL
     kconfig: tuple[str, ...] = ()  # symbols without which it cannot happen
     cpus: int = 2  # that the machine must have
@@ -83,6 +85,9 @@ class Race:
 
 #: Files of fault-around and of the removal of pages concern all that removes pages from under it.
 _CACHE = ("mm/filemap.c", "mm/truncate.c", "mm/memory.c", "mm/rmap.c", "mm/internal.h", "include/linux/mm.h")
+_AROUND = ("filemap_map_*", "next_uptodate_folio", "set_pte_range", "do_fault_around", "do_read_fault")
+_UNMAP = ("unmap_mapping_*", "zap_pte_range", "filemap_unaccount_folio", "truncate_inode_pages*", "truncate_cleanup_*",
+          "folio_maybe_mapped")  # fmt: skip
 #: A page that stays mapped after it was removed: one of the two speaks on every kernel, and accounting comes out wrong.
 _MAPPED = (
     "unaccount-bug",
@@ -96,40 +101,67 @@ _MAPPED = (
 
 RACES: tuple[Race, ...] = (
     Race(name="truncate", about="fault-around against truncate and extension", paths=(*_CACHE, "fs/*", "mm/shmem.c"),
+         functions=(*_AROUND, *_UNMAP, "*truncate_pagecache*", "truncate_setsize", "shmem_undo_range"),
+         cases=("truncate-*", "extend-*", "*-truncate", "past-eof"),
          oracles=("stamp", "pagemap", "sigbus", *_MAPPED)),
     Race(name="hole-punch", about="fault-around against hole punching", paths=(*_CACHE, "fs/*", "mm/shmem.c"),
+         functions=(*_AROUND, *_UNMAP, "*punch*", "*fallocate*", "shmem_undo_range"),
+         cases=("punch*", "*-punch", "zero-*", "collapse-private", "insert-*"),
          oracles=("stamp", "data", *_MAPPED)),
     Race(name="invalidate", about="fault-around against direct writes and fadvise", paths=(*_CACHE, "fs/*"),
+         functions=(*_AROUND, "filemap_unaccount_folio", "folio_maybe_mapped", "*invalidate_*", "mapping_evict_folio"),
+         cases=("direct-*", "*-direct", "rewrite"),
          oracles=("stamp", "invalidate-bug", *_MAPPED)),
     Race(name="cow", about="private copies against truncate", paths=("mm/memory.c", "mm/filemap.c", "mm/truncate.c"),
+         functions=("do_cow_fault", "finish_fault", "*wp_page*", "set_pte_range"),
+         cases=("*cow*", "private-copies"),
          oracles=("pagemap", "stamp", "data", "bad-rss", "page-table-check")),
     Race(name="fault", about="faults of all kinds against each other", paths=(*_CACHE, "mm/huge_memory.c"),
+         functions=(*_AROUND, "do_*_fault", "finish_fault", "do_anonymous_page", "filemap_fault"),
+         cases=("large-*",),
          oracles=("data", "stamp", "bad-rss", "bad-page-map", "vm-bug", *_MAPPED)),
     Race(name="reclaim", about="reclaim and swap against faults and truncation",
          paths=("mm/vmscan.c", "mm/rmap.c", "mm/shmem.c", "mm/swap*", "mm/page_io.c", "mm/madvise.c", "mm/truncate.c"),
+         functions=("shrink_*", "try_to_unmap*", "*pageout*", "shmem_*swap*", "shmem_writepage", "shmem_undo_range",
+                    "*lazyfree*", "shmem_*partial*"),
+         cases=("punch", "truncate", "lazyfree", "anon", "eof-tail"),
          oracles=("stamp", "data", "swapout-bug", "bad-page-state", "vm-bug", "lru-audit"),
          kconfig=("SWAP", "ZRAM", "SHMEM")),
     Race(name="migration", about="migration and compaction against faults",
          paths=("mm/migrate*", "mm/compaction.c", "mm/rmap.c", "mm/mempolicy.c"),
+         functions=("*migrat*", "folio_expected_ref*", "compact_*", "isolate_*"),
+         cases=("coherent-*", "read-*", "write-*", "dirty-*"),
          oracles=("data", "stamp", "vm-bug", "bad-page-map", "bad-page-state", "lru-audit"),
          kconfig=("MIGRATION", "COMPACTION", "NUMA"), nodes=2),
     Race(name="collapse", about="khugepaged against faults and pins", paths=("mm/khugepaged.c", "mm/huge_memory.c"),
+         functions=("*collapse_*", "khugepaged*", "retract_page_tables"),
+         cases=("collapse-*",),
          oracles=("data", "stamp", "vm-bug", "bad-rss", "bad-page-state", "mapped-audit", "lru-audit"),
          kconfig=("TRANSPARENT_HUGEPAGE",)),
     Race(name="split", about="splits of huge pages against faults",
          paths=("mm/huge_memory.c", "mm/truncate.c", "mm/shmem.c", "mm/rmap.c", "mm/memory.c"),
+         functions=("*split_*", "truncate_inode_partial_folio", "zap_huge_*", "unmap_mapping_folio", "zap_pmd_range"),
+         cases=("split-*", "pinned-*", "zap-*"),
          oracles=("stamp", "data", "vm-bug", "bad-rss", *_MAPPED),
          kconfig=("TRANSPARENT_HUGEPAGE", "SHMEM", "DEBUG_FS")),
     Race(name="hugetlb", about="hugetlb faults against truncation and punching",
          paths=("mm/hugetlb*", "fs/hugetlbfs/*"),
+         functions=("*huge*_range*", "*hugetlb*", "remove_inode_hugepages"),
+         cases=("*",),
          oracles=("hugetlb-audit", "stamp", "sigbus", "vm-bug"), kconfig=("HUGETLBFS",)),
     Race(name="mremap", about="moving, unmapping and forking against other CPUs' accesses",
          paths=("mm/mremap.c", "mm/mmap.c", "mm/memory.c", "mm/mmu_gather.c", "kernel/fork.c"),
+         functions=("move_*", "mremap*", "zap_pte_range", "tlb_*", "copy_*_range", "unmap_page_range"),
+         cases=("move-*", "zap-store"),
          oracles=("data", "stamp", "bad-rss", "bad-page-map", "page-table-check", "page-poison")),
     Race(name="writeback", about="writeback against shared writes and appends",
          paths=("mm/page-writeback.c", "fs/*", "mm/memory.c", "mm/filemap.c", "mm/rmap.c"),
+         functions=("*writepage*", "*write_iter*", "*page_mkwrite*", "iomap_write*", "*mkclean*"),
+         cases=("append-*", "shared-*", "mixed-*"),
          oracles=("data", "stamp", "mapped-audit")),
     Race(name="memory-failure", about="poisoned pages against faults", paths=("mm/memory-failure.c", "mm/filemap.c"),
+         functions=("*memory_failure*", "*hwpoison*", "soft_offline*", "me_*"),
+         cases=("*poison*", "file-*", "soft-*"),
          oracles=("mceerr", "data", "bad-page-state"), kconfig=("MEMORY_FAILURE",)),
 )  # fmt: skip
 NAMES = tuple(race.name for race in RACES)
@@ -145,10 +177,27 @@ def race(name: str) -> Race:
     return {one.name: one for one in RACES}[name]
 
 
-def concerning(paths: Iterable[str]) -> dict[str, float]:
-    """Return for each race the share of `paths` that concern it, 0 to 1; all 0 when there are no paths."""
-    touched = tuple(paths)
+#: How much a race concerns a patch that touches a file of it, and none of its functions.
+BY_FILE = 0.5
+
+
+def concerning(paths: Iterable[str], functions: Iterable[str] = ()) -> dict[str, float]:
+    """Return for each race how much it concerns a patch to these files and functions, 0 to 1.
+
+    1 when a function of the race is touched; else BY_FILE times the share of the files that are the race's.
+    """
+    touched, named = tuple(paths), tuple(functions)
     return {
-        race.name: sum(any(fnmatchcase(path, glob) for glob in race.paths) for path in touched) / max(1, len(touched))
+        race.name: 1.0
+        if any(fnmatchcase(name, glob) for name in named for glob in race.functions)
+        else BY_FILE
+        * sum(any(fnmatchcase(path, glob) for glob in race.paths) for path in touched)
+        / max(1, len(touched))
         for race in RACES
     }
+
+
+def favoured(driven: Iterable[str], functions: Iterable[str]) -> tuple[str, ...]:
+    """Return globs over the cases of a workload that drives these races which are about the touched functions."""
+    concern = concerning((), functions)
+    return tuple(dict.fromkeys(glob for name in driven if concern[name] == 1.0 for glob in race(name).cases))

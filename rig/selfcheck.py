@@ -251,19 +251,17 @@ class _Check:
         runs_at = home / str(number)
         runs.describe(home, pipeline.applied.series, self._description(pipeline))
         lab = campaign.perturb_in(replace(lab, root=runs_at), pipeline, kernels.values())
-        weights = {
-            name: hunt.relevance(workload.races, pipeline.applied.series.paths)
-            for name, workload in config.workloads.items()
-        }
         first = config.seed + STRIDE * number
         used = Tally(config.selfcheck.limit, config.budget)
-        for cell in hunt.rotation(pipeline.cells, weights):
+        for cell in hunt.rotation(pipeline.cells, pipeline.relevances):
             if used.over or len(used.useless) == len(pipeline.cells):
                 break
             if cell.id in used.useless:
                 continue
             spec = replace(
-                spec_of(config, kernels[cell.flavour], cell, Side.PATCHED, index=used.trials, seed=first + used.trials),
+                spec_of(
+                    pipeline, kernels[cell.flavour], cell, Side.PATCHED, index=used.trials, seed=first + used.trials
+                ),
                 budget=used.budget,
                 wanted=control.signature,
                 stop_on_finding=True,
@@ -312,7 +310,7 @@ class _Check:
             turn = number * per + len(done)
             cell = cells[turn % len(cells)]
             config, kernel = pipeline.config, kernels[cell.flavour]
-            spec = spec_of(config, kernel, cell, side, index=len(done), seed=config.seed + turn)
+            spec = spec_of(pipeline, kernel, cell, side, index=len(done), seed=config.seed + turn)
             result = _kept(spec, lab, kernel)
             try:
                 done.append(result or self._trial(spec, lab, f"{name} ({len(done)} of {per})"))

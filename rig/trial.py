@@ -59,6 +59,7 @@ class TrialSpec:
     boot_timeout: float
     workload_timeout: float  # past the budget
     perturb: Perturb
+    favour: tuple[str, ...] = ()  # globs over the cases of the workload that are about what the series touches
     wanted: tuple[str, ...] = ("*",)  # globs over titles: the finding whose first sight is timed
     stop_on_finding: bool = False  # end the trial soon after that
 
@@ -86,6 +87,8 @@ class Lab:
 def command(spec: TrialSpec) -> str:
     """Return the command line of the workload in the guest."""
     words = [spec.workload.run, "--dir", "/mnt/test", "--seed", str(spec.seed), "--budget", f"{spec.budget:g}"]
+    if spec.favour:
+        words += ["--favour", ",".join(spec.favour)]
     for name, value in spec.workload.args.items():
         words += [f"--{name}", str(value)]
     return shlex.join(words)

@@ -11,7 +11,7 @@ from rig.cli import main
 from rig.config import Machine, load
 from rig.errors import ConfigError
 from rig.kconfig import settings
-from rig.races import GENERAL, NAMES, ORACLES, RACES, concerning, oracle, race
+from rig.races import BY_FILE, GENERAL, NAMES, ORACLES, RACES, concerning, favoured, oracle, race
 
 ROOT = Path(__file__).parents[2]
 KCONFIGS = ROOT / "kconfigs"
@@ -171,6 +171,19 @@ def test_list_races_prints_what_the_document_holds(capsys: pytest.CaptureFixture
 
 def test_files_concern_races_by_their_share() -> None:
     shares = concerning(["mm/filemap.c", "Documentation/mm/page_cache.rst"])
-    assert shares["truncate"] == 0.5
+    assert shares["truncate"] == BY_FILE / 2
     assert shares["hugetlb"] == 0
     assert set(concerning([]).values()) == {0}
+
+
+def test_a_function_says_more_than_its_file() -> None:
+    shares = concerning(["mm/memory.c"], ["do_cow_fault"])
+    assert shares["cow"] == 1
+    assert shares["mremap"] == BY_FILE
+    assert shares["hugetlb"] == 0
+    assert concerning([], ["a_function_of_nobody"]) == concerning([])
+
+
+def test_the_cases_about_the_touched_functions_are_favoured() -> None:
+    assert favoured(["truncate", "cow"], ["do_cow_fault"]) == race("cow").cases
+    assert favoured(["truncate"], ["do_cow_fault"]) == favoured([], ["do_cow_fault"]) == ()
