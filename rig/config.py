@@ -144,6 +144,9 @@ class StallsAt(Model):
     """Stalls inside the functions that the series touches; see stalls.py."""
 
     share: float = Field(0, ge=0, le=0.5, description="of its time that a vCPU may be stalled for; 0: none")
+    by: Literal["auto", "plugin", "kprobes"] = Field(
+        "auto", description="a plugin of QEMU (TCG), or a module in the guest; auto: the plugin wherever it can be"
+    )
     longest_ms: float = Field(20, ge=0.1, le=1000, description="of a stall; each episode draws its own up to this")
     episode_ms: float = Field(1500, ge=50, le=60_000, description="mean length of an episode")
 

@@ -25,9 +25,9 @@ from rig.clock import Deadline
 from rig.guest import Guest, GuestRun
 from rig.instructions import Place, read_names, read_places, sample
 from rig.kmod import module
-from rig.model import Kernel, Perturbation
+from rig.model import DirectedStalls, FunctionStalls, Kernel
 
-KIND = "kprobes"  # among the kinds of a Perturbation
+MEANS = "kprobes"
 CONTROL = "/sys/kernel/debug/rig_stall"
 SECONDS = 30.0  # for all commands before the workload
 #: For the one after it. Short: after a hang, the kernel is yet to be asked where it hangs.
@@ -141,14 +141,27 @@ class GuestStalls:
         self._notes: list[str] = []
 
     @property
-    def report(self) -> Perturbation:
-        """What was done, once the context is left."""
-        stalls = sum(one.stalls for one in self.counts)
-        return Perturbation(
-            kinds=(KIND,) if stalls else (),
-            steps=stalls,
+    def report(self) -> DirectedStalls:
+        """What was done, once the context is left; by function, as far as the kernel took places in it."""
+        names = sorted({one.place.symbol for one in self.counts if one.used})
+        return DirectedStalls(
+            means=MEANS if self._armed else "",
+            executed=sum(one.hits for one in self.counts),
+            stalls=sum(one.stalls for one in self.counts),
             stalled=round(sum(one.seconds for one in self.counts), 3),
+            withheld=sum(one.declined for one in self.counts),
+            functions=tuple(self._function(name) for name in names),
             note="; ".join(self._notes),
+        )
+
+    def _function(self, name: str) -> FunctionStalls:
+        mine = [one for one in self.counts if one.used and one.place.symbol == name]
+        return FunctionStalls(
+            function=name,
+            kind="probed",
+            executed=sum(one.hits for one in mine),
+            stalls=sum(one.stalls for one in mine),
+            stalled=round(sum(one.seconds for one in mine), 3),
         )
 
     def __enter__(self) -> GuestStalls:

@@ -16,18 +16,19 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from rig import accel, build, disks, hunt, image, matrix, plugin, proc, races, series, source
+from rig import accel, build, disks, gueststalls, hunt, image, matrix, plugin, proc, races, series, source
 from rig.accel import Accelerator
 from rig.build import Builder, Flavour
 from rig.clock import Stopwatch
 from rig.config import Config
-from rig.errors import ConfigError, HostError
+from rig.errors import BuildError, ConfigError, HostError
+from rig.gueststalls import Arsenal
 from rig.keys import RunKeys
 from rig.model import Cell, Kernel, Side
 from rig.series import Applied
 from rig.stalls import NO_KIT, Kit
 from rig.store import Store, digest
-from rig.targets import Finder, touched_by
+from rig.targets import Finder, Targets, touched_by
 from rig.ui import Ui
 
 WORKLOAD_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
@@ -220,22 +221,41 @@ class Pipeline:
 
     def stall_kit(self, kernels: Iterable[Kernel], accelerator: str) -> Kit:
         """Return what stalls need on these kernels; what is not at hand makes a note of it and no error."""
-        if not self.config.perturb.stalls.share:
+        wanted = self.config.perturb.stalls
+        if not wanted.share:
             return NO_KIT
-        if accelerator != "tcg":
-            return Kit(note=f"stalls inside functions need TCG, and the machines run under {accelerator.upper()}")
+        inside = wanted.by == "kprobes" or (wanted.by == "auto" and accelerator != "tcg")
+        if not inside and accelerator != "tcg":
+            return Kit(note=f"QEMU takes plugins under TCG only, and the machines run under {accelerator.upper()}")
+        known = tuple(kernels)
         with self.ledger.time("stalls"):
-            made = plugin.get(self.store, self.builder.compiler)
-            if made.library is None:
-                return Kit(note=made.note)
             try:
-                finder = Finder(self.applied, self.store, say=lambda text: self.ui.stage("stalls", text))
-                targets = finder.targets(kernels)
-            except HostError as error:
-                return Kit(note=f"the functions of the series cannot be found in the kernels: {error.summary}")
-        if not any(one.spans for one in targets.values()):
-            return Kit(note="the series touches no function that these kernels have")
+                made = None if inside else plugin.get(self.store, self.builder.compiler)
+                if made is not None and made.library is None:
+                    return Kit(note=made.note)
+                targets = Finder(self.applied, self.store, say=partial(self.ui.stage, "stalls")).targets(known)
+                if not any(one.spans for one in targets.values()):
+                    return Kit(note="the series touches no function that these kernels have")
+                if made is None:
+                    return Kit(arsenals=self._arsenals(known, targets))
+            except (BuildError, HostError) as error:
+                return Kit(note=error.summary)
         return Kit(library=made.library, targets=targets)
+
+    def _arsenals(self, kernels: Iterable[Kernel], targets: Mapping[str, Targets]) -> dict[str, Arsenal]:
+        """Return what each kernel needs to stall itself; raises BuildError and HostError."""
+        flavours = {flavour.name: flavour for flavour in self.flavours}
+        settings = gueststalls.Settings(length_us=min(20_000, round(1000 * self.config.perturb.stalls.longest_ms)))
+        return {
+            kernel.key: gueststalls.arsenal(
+                self.builder,
+                kernel,
+                flavours[kernel.flavour],
+                [(span.start, span.length) for span in targets[kernel.key].spans],
+                settings,
+            )
+            for kernel in kernels
+        }
 
 
 def _compile(file: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rig.clock import Deadline, Stopwatch
 from rig.functions import Kind, Span
@@ -27,6 +28,9 @@ from rig.qemu import StallPlugin
 from rig.stallctl import Block, Count, Setting, block
 from rig.store import write_atomically
 from rig.targets import Targets
+
+if TYPE_CHECKING:
+    from rig.gueststalls import Arsenal
 
 CONTROL = "stalls.ctl"
 
@@ -59,10 +63,11 @@ class Episode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kit:
-    """What a run needs for stalls; either the plugin and targets, or a note on why there are none."""
+    """What a run needs for stalls; either the plugin and targets, or a module per kernel, or a note on why not."""
 
     library: Path | None = None
     targets: Mapping[str, Targets] | None = None  # by the key of the kernel
+    arsenals: Mapping[str, Arsenal] | None = None  # the same, for kprobes in the guest
     note: str = ""
 
 

@@ -19,6 +19,7 @@ from rig import audit, coverage, ktap, oracles, results, sample, stalls
 from rig.clock import Deadline, Stopwatch, now
 from rig.config import Machine, Perturb, Workload
 from rig.guest import Guest, GuestRun, NoAnswerError, reach
+from rig.gueststalls import GuestStalls
 from rig.keys import RunKeys
 from rig.model import Cell, Finding, GuestState, Kernel, Perturbation, Side, Timing, TrialResult
 from rig.oracles import Evidence
@@ -260,7 +261,7 @@ class _Session:
                     self._note([text.removeprefix(_FINDING).strip()])
                 self._on_line(text)
 
-            jitter, directed = self._jitter(vm), self._directed()
+            jitter, directed = self._jitter(vm), self._directed(guest)
             self._watch = Stopwatch()
             with ExitStack() as stack:
                 for one in (jitter, directed):
@@ -282,18 +283,20 @@ class _Session:
         interval, length = wanted.interval_ms / 1000, wanted.length_ms / 1000
         return Jitter(vm.pid, vm.vcpu_threads, self.lab.able, self.spec.seed, interval=interval, length=length)
 
-    def _directed(self) -> Stalls | None:
+    def _directed(self, guest: Guest) -> Stalls | GuestStalls | None:
         """What stalls vCPUs in the functions of the series, from the trial's seed as well."""
-        wanted, targets = self.spec.perturb.stalls, self.lab.stalls.targets
-        if self._plugin is None or targets is None:
+        wanted, kit, key = self.spec.perturb.stalls, self.lab.stalls, self.spec.kernel.key
+        if kit.arsenals is not None:
+            return kit.arsenals[key].stalls(guest, self.spec.seed)
+        if self._plugin is None or kit.targets is None:
             return None
-        found = targets[self.spec.kernel.key]
+        found = kit.targets[key]
         kinds = stalls.kinds_of(found)
         longest, seconds = wanted.longest_ms / 1000, wanted.episode_ms / 1000
         plan = stalls.episodes(self.spec.seed, kinds, share=wanted.share, longest=longest, seconds=seconds)
         return Stalls(self._plugin.control, found, plan, self.spec.machine.cpus)
 
-    def _perturbation(self, jitter: Jitter | None, directed: Stalls | None) -> Perturbation | None:
+    def _perturbation(self, jitter: Jitter | None, directed: Stalls | GuestStalls | None) -> Perturbation | None:
         """Return what was done, None when nothing was asked for."""
         done = jitter.report if jitter else None
         if not self.spec.perturb.stalls.share:

@@ -109,9 +109,9 @@ def test_stalls_happen_and_accuse_nobody(made: Arsenal, bench: Bench) -> None:
             done = guest.run("truncate-race --dir /mnt/test --seed 1 --budget 5", LONG)
             assert done.ok, done.stdout + done.stderr
         assert len(stalls.counts) == SETTINGS.places
-        assert stalls.report.kinds == ("kprobes",)
+        assert stalls.report.means == "kprobes"
         assert stalls.report.stalled > 0
-        assert stalls.report.steps == sum(one.stalls for one in stalls.counts)
+        assert stalls.report.stalls == sum(one.stalls for one in stalls.counts)
         assert sum(one.stalls for one in stalls.counts if one.place.symbol == "filemap_map_pages") > 0
         for one in stalls.counts:
             assert one.stalls + one.declined <= one.hits
@@ -134,7 +134,7 @@ def test_the_module_can_be_taken_out_and_put_in_again(made: Arsenal, bench: Benc
                 assert "rig_stall " in guest.run("cat /proc/modules", LONG).stdout
                 assert guest.run(FAULTS, LONG).ok
             assert sum(one.hits for one in stalls.counts) > 0
-            assert stalls.report.steps == 0
+            assert stalls.report.stalls == 0
             assert guest.run("rmmod rig_stall", LONG).ok
             assert "rig_stall" not in guest.run("cat /proc/modules", LONG).stdout
             assert not guest.run("ls /sys/kernel/debug/rig_stall", LONG).ok

@@ -77,7 +77,7 @@ def test_a_trial_loads_arms_and_switches_off(module: Path) -> None:
         ]
     assert guest.asked[2] == (DISARM, None)
     report = stalls.report
-    assert (report.kinds, report.steps, report.stalled) == (("kprobes",), 7, 0.013)
+    assert (report.means, report.stalls, report.stalled) == ("kprobes", 7, 0.013)
     assert report.note == "the kernel takes no kprobe at 1 of 3 places"
 
 
@@ -123,8 +123,8 @@ def test_a_module_that_does_not_load_is_a_note(module: Path, answer: GuestRun, w
     with _stalls(guest, module) as stalls:
         pass
     assert len(guest.asked) == 1  # nothing to arm, and nothing to switch off
-    assert stalls.report.kinds == ()
-    assert stalls.report.steps == 0
+    assert stalls.report.means == ""
+    assert stalls.report.stalls == 0
     assert stalls.report.note.startswith("no stalls by kprobes: the module does not load")
     assert words in stalls.report.note
 
