@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from rig import guest, keys, perturb, results, schedule, trial
+from rig import guest, keys, perturb, results, schedule, trial, tsc
 from rig.accel import Accelerator
 from rig.clock import Stopwatch
 from rig.model import Cell, Kernel, Side, Status, TrialResult
@@ -53,6 +53,7 @@ def lab_on(pipeline: Pipeline, root: Path, base: Kernel, stop: threading.Event) 
         accelerator=accelerator.name,
         stop=stop,
         able=perturb.NOTHING,
+        cmdline=tsc.cmdline(pipeline.store.root / "accel") if accelerator.name == "tcg" else (),
         stalls=NO_KIT,
         rig=pipeline.options.rig,
     )

@@ -104,6 +104,7 @@ def _shell_in(config: Config, ui: Ui, lab: Lab, cell: Cell, kernel: Kernel) -> i
         accelerator=lab.accelerator,
         filesystem=cell.filesystem,
         disk=lab.disks.get(cell.filesystem),
+        cmdline=lab.cmdline,
     )
     with Vm.start(spec, lab.root) as vm:
         outcome, guest = reach(vm, lab.keys, Deadline(config.timeouts.boot))

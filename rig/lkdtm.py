@@ -170,7 +170,7 @@ def provoke(crash: Crash, kernel: Kernel, lab: Lab, folder: Path, boot_timeout: 
         machine=MACHINE,
         accelerator=lab.accelerator,
         filesystem="tmpfs",
-        cmdline=crash.cmdline,
+        cmdline=(*lab.cmdline, *crash.cmdline),
     )
     note = ""
     with Vm.start(spec, folder, on_console=listener.take) as vm:

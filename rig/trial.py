@@ -81,6 +81,7 @@ class Lab:
     accelerator: str
     stop: Event  # set when the run is to end at once
     able: Able  # what may be done to vCPU threads
+    cmdline: tuple[str, ...] = ()  # kernel parameters of all machines, beside those that qemu.py knows
     rig: str = "rig"  # how reproducers call the rig
     stalls: Kit = NO_KIT
 
@@ -207,6 +208,7 @@ class _Session:
             accelerator=lab.accelerator,
             filesystem=spec.cell.filesystem,
             disk=lab.disks.get(spec.cell.filesystem),
+            cmdline=lab.cmdline,
             stalls=self._plugin,
         )
         with Vm.start(vm_spec, self.folder, on_console=self._on_console) as vm:
