@@ -84,7 +84,7 @@ struct race {
 };
 
 static const struct race races[] = {
-	{ "zap-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, false, false, false, false, 4 },
+	{ "zap-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, false, false, false, false, 8 },
 	{ "zap-truncate", REMOVE, HUGE_TMPFS, OP_TRUNCATE, false, false, false, false, 2 },
 	{ "split-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, true, false, false, true, 2 },
 	{ "split-truncate", REMOVE, HUGE_TMPFS, OP_TRUNCATE, true, false, false, true, 2 },
@@ -575,6 +575,14 @@ static void look_past_eof(struct mutator *m, long first)
 
 	if (on_tmpfs() || n <= 0)
 		return;
+	/* fault-around from the last page that there is must not go further */
+	madvise(m->look.base, plan.pages * RIG_PAGE, MADV_DONTNEED);
+	if (first > 0)
+		check_page(&m->look, first - 1);
+	for (k = 0; k < n; k++)
+		if (rig_pagemap(m->look.base + (first + k) * RIG_PAGE) & RIG_PAGEMAP_PRESENT)
+			rig_found(titles[1].eof, "file %u page %ld, right after truncate", g->nr,
+				  first + k);
 	for (i = 0; i < plan.mappers; i++) {
 		got = m->pagemap[i] < 0 ? -1 :
 			pread(m->pagemap[i], entries, n * 8, (g->addr[i] / RIG_PAGE + first) * 8);
@@ -1224,16 +1232,18 @@ static void draw_plan(unsigned int episode)
 	static const long fills[] = { 16, 64, 256, 512 };
 	static const long drops[] = { 10, 50, 90, 100 };
 	static const long sweeps[] = { 0, 5, 50 };
-	static const long alias[] = { 0, 16, 32, 64 };
+	static const long alias[] = { 0, 32, 64, 64, 64 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 2 << 20 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
-	const long cpus = rig_cpus();
+	const long cpus = rig_cpus(), mib = rig_stat("/proc/meminfo", "MemTotal") / 1024;
 	struct plan p;
 
-	p.groups = rig_max(1, rig_min(cpus / 5, MAX_GROUPS));
-	/* no more than there are CPUs, or the mutator is starved and nothing happens at all */
+	/* private copies and children's copies of them: up to 64 MiB for a file of 8 MiB */
+	p.groups = rig_max(1, rig_min(rig_min(cpus / 5, mib / 128), MAX_GROUPS));
+	/* with all who meddle no more than there are CPUs, or the mutator is starved */
 	p.mappers = rig_pick(&rng, processes);
-	p.mappers = rig_min(p.mappers, cpus);
+	p.mappers = rig_min(p.mappers,
+			    rig_max(1, cpus - race->pins - race->collapse - race->split));
 	p.pages = rig_pick(&rng, huges) * HUGE_PAGES;
 	p.grain = rig_pick(&rng, grains);
 	p.fill = rig_pick(&rng, larges);
@@ -1248,12 +1258,14 @@ static void draw_plan(unsigned int episode)
 	p.sizes = rig_below(&rng, 1024) & ~3;
 	p.aliases = rig_pick(&rng, alias);
 	p.fault_around = rig_pick(&rng, arounds);
-	if (race->kind == OWN || race->backing == LARGE_FILE || race->backing == RO_FILE)
-		p.grain = 1;
 	if (race->kind == PIN)
 		p.pages = HUGE_PAGES;
+	if (race->kind == OWN || race->backing == LARGE_FILE || race->backing == RO_FILE)
+		p.grain = 1;
+	else if (p.pages > HUGE_PAGES)
+		p.grain = rig_max(p.grain, 16);	/* or a round takes a second */
 	/* the window of zap is a few instructions: short rounds, and nothing but drops */
-	if (!race->parts && episode % 2) {
+	if (!race->parts && episode % 4) {
 		p.pages = HUGE_PAGES;
 		p.grain = 512;
 		p.drop = 100;

@@ -85,16 +85,18 @@ struct plan {
 	long readers;
 	long pages;
 	long chunk;
+	long piece;		/* pages that go in one hole punch, from the end on */
 	long way;		/* NR_WAYS: any of them, each time anew */
-	long aim;		/* percent of removals that wait for a reclaim to begin */
+	long aim;		/* percent of removals that wait for a reclaim; 100 = in step */
 	long delay;		/* microseconds at most after that */
+	long pin;		/* mutator and reclaimer share a CPU */
 	long loop;		/* lazyfree: read from a block device */
 	long huge;		/* let the anonymous memory have huge pages */
 	long fault_around;
 };
 
-static long plan_ms = 1000;	/* of one episode */
-static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+static long plan_ms = 500;	/* of one episode */
+static struct plan given = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
 
 static struct rig_option options[] = {
 	{ "episode", "milliseconds until the next plan is drawn", &plan_ms, 100, 3600000 },
@@ -102,9 +104,11 @@ static struct rig_option options[] = {
 	{ "readers", "processes that read each of them", &given.readers, 0, MAX_READERS },
 	{ "pages", "of each", &given.pages, 16, MAX_PAGES },
 	{ "chunk", "most pages that one operation removes", &given.chunk, 1, MAX_PAGES },
+	{ "piece", "pages in each hole punch of those", &given.piece, 1, MAX_PAGES },
 	{ "way", "0 pageout 1 fadvise 2 drop_caches 3 cold 4 cgroup 5 any", &given.way, 0, NR_WAYS },
 	{ "aim", "percent of removals that await a reclaim", &given.aim, 0, 100 },
 	{ "delay", "microseconds at most between the two", &given.delay, 0, 100000 },
+	{ "pin", "mutator and reclaimer share a CPU", &given.pin, 0, 1 },
 	{ "loop", "read from a block device in lazyfree", &given.loop, 0, 1 },
 	{ "huge", "huge pages for anonymous memory", &given.huge, 0, 1 },
 	{ "fault-around", "fault_around_bytes, 0 leaves it", &given.fault_around, 0, 2 << 20 },
@@ -236,6 +240,12 @@ static enum way pick_way(struct rig_rng *rng)
 	return way;
 }
 
+/* Clean page cache of the whole machine; 4 keeps the kernel from logging each time. */
+static void drop_clean_pages(void)
+{
+	rig_write_text("/proc/sys/vm/drop_caches", "5");
+}
+
 /* Takes what it can of a mapping out of memory; p may be of a file (fd) or anonymous (-1). */
 static void take_out(struct rig_rng *rng, int fd, char *p, long pages)
 {
@@ -247,18 +257,39 @@ static void take_out(struct rig_rng *rng, int fd, char *p, long pages)
 		posix_fadvise(fd, 0, pages * RIG_PAGE, POSIX_FADV_DONTNEED);
 		break;
 	case BY_CACHES:
-		rig_write_text("/proc/sys/vm/drop_caches", "1");
+		drop_clean_pages();
 		break;
 	case BY_COLD:
 		madvise(p, pages * RIG_PAGE, MADV_COLD);
 		if (have_cgroup)
-			rig_write_text(CGROUP "/race/memory.reclaim", "256K");
+			rig_write_text(CGROUP "/race/memory.reclaim", "64K");
 		break;
 	case BY_CGROUP:
 	default:
-		rig_write_text(CGROUP "/race/memory.reclaim", "1M");
+		rig_write_text(CGROUP "/race/memory.reclaim", "64K");
 	}
 	rig_count(C_RECLAIMS, 1);
+}
+
+/* The mutator goes first where both are on one CPU: it preempts reclaim wherever that is. */
+static void share_cpu(const struct group *g, int nice)
+{
+	unsigned int want, i;
+	cpu_set_t all, one;
+
+	if (!plan.pin || sched_getaffinity(0, sizeof(all), &all))
+		return;
+	want = g->nr % rig_cpus();
+	CPU_ZERO(&one);
+	for (i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &all) && !want--)
+			break;
+	if (i == CPU_SETSIZE)
+		return;
+	CPU_SET(i, &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	setpriority(PRIO_PROCESS, 0, nice);
+	prctl(PR_SET_TIMERSLACK, 1);
 }
 
 static void reclaimer_main(void *arg)
@@ -267,8 +298,15 @@ static void reclaimer_main(void *arg)
 	struct group *g = a->group;
 	struct rig_rng rng = rig_rng_for(race->name, 1000 + g->nr);
 	char *p = map_file(g->fd, plan.pages);
+	uint32_t last = 1, seq;
 
+	share_cpu(g, 10);
 	while (!rig_stopped()) {
+		/* in step with the mutator: once for each time that it has written everything anew */
+		for (seq = rig_load(&g->seq); plan.aim == 100 && (seq & 1 || seq == last) &&
+		     !rig_stopped(); seq = rig_load(&g->seq))
+			rig_wait_change(&g->seq, seq);
+		last = seq;
 		/* MADV_PAGEOUT takes what this mapping alone maps: so map it, and hope that nobody else does */
 		madvise(p, plan.pages * RIG_PAGE, MADV_POPULATE_READ);
 		if (on_disk() && !rig_below(&rng, 4))
@@ -467,25 +505,33 @@ static void resize(struct group *g, off_t size)
 		rig_broken("ftruncate: %s", strerror(errno));
 }
 
-static void spin(struct rig_rng *rng)
+/* A random moment later. Asleep on a shared CPU, so that the timer interrupts reclaim anywhere. */
+static void linger(struct rig_rng *rng)
 {
-	int64_t end = rig_now() + 1000 * rig_below(rng, plan.delay + 1);
+	int64_t ns = 1000 * rig_below(rng, plan.delay + 1), end = rig_now() + ns;
+	const struct timespec ts = { .tv_nsec = ns };
 
-	while (rig_now() < end)
+	if (plan.pin)
+		nanosleep(&ts, NULL);
+	while (!plan.pin && rig_now() < end)
 		;
 }
 
 static void remove_pages(struct group *g, struct rig_rng *rng, long first, long end)
 {
 	const off_t full = plan.pages * RIG_PAGE;
+	long to, n;
 	off_t size;
 
 	switch (race->kind) {
 	case PUNCH:
-		if (!lie("stale") &&
-		    fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			      first * RIG_PAGE, (end - first) * RIG_PAGE))
-			rig_broken("fallocate: %s", strerror(errno));
+		/* reclaim comes from the other end: the two meet */
+		for (to = end; to > first && !lie("stale"); to -= n) {
+			n = rig_min(plan.piece, to - first);
+			if (fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				      (to - n) * RIG_PAGE, n * RIG_PAGE))
+				rig_broken("fallocate: %s", strerror(errno));
+		}
 		bury(g, first, end);
 		look_removed(g, first * RIG_PAGE, end * RIG_PAGE);
 		break;
@@ -509,22 +555,24 @@ static void mutator_main(void *arg)
 {
 	struct group *g = arg;
 	struct rig_rng rng = rig_rng_for(race->name, 3000 + g->nr);
+	uint32_t seen = 0;	/* reclaim_seq when the file was last whole */
 	long len, first, end;
-	uint32_t seen;
 
+	share_cpu(g, 0);
 	while (lie("idle") && !rig_stopped())
 		rig_wait_change(&g->seq, rig_load(&g->seq));
 	while (!rig_stopped()) {
-		len = 1 + rig_below(&rng, rig_min(plan.chunk, plan.pages));
+		len = rig_min(plan.chunk, plan.pages);
+		if (plan.aim < 100)
+			len = 1 + rig_below(&rng, len);
 		first = rig_below(&rng, plan.pages - len + 1);
 		end = race->kind == TRUNCATE ? plan.pages : first + len;
-		seen = rig_load(&g->reclaim_seq);
 		if ((long)rig_below(&rng, 100) < plan.aim) {
 			if (!(seen & 1))
 				rig_wait_change(&g->reclaim_seq, seen);
-			spin(&rng);
-			seen = rig_load(&g->reclaim_seq);
+			linger(&rng);
 		}
+		seen = rig_load(&g->reclaim_seq);
 		rig_add(&g->seq, 1);
 		remove_pages(g, &rng, first, end);
 		if ((seen & 1) || rig_load(&g->reclaim_seq) != seen)
@@ -534,11 +582,13 @@ static void mutator_main(void *arg)
 		if (race->kind == REWRITE)
 			for (; first < end; first++)
 				rig_store(&g->dead[first], g->newest - 1);
-		rig_add(&g->seq, 1);
-		rig_count(C_ROUNDS, 1);
 		/* clean pages are what drop_caches and fadvise can take */
 		if (on_disk() && rig_below(&rng, 2))
 			fdatasync(g->fd);
+		seen = rig_load(&g->reclaim_seq);
+		rig_add(&g->seq, 1);
+		rig_wake(&g->seq);
+		rig_count(C_ROUNDS, 1);
 	}
 }
 
@@ -559,7 +609,7 @@ static bool drop_page(int fd, long page)
 		if (on_disk())
 			posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 		if (on_disk() && own_machine)
-			rig_write_text("/proc/sys/vm/drop_caches", "1");
+			drop_clean_pages();
 		gone = count_gone(p + page * RIG_PAGE, 1);
 	}
 	munmap(p, (page + 1) * RIG_PAGE);
@@ -697,7 +747,7 @@ static void lazyfree_main(void *arg)
 		/* the same thread as MADV_FREE: its pages may still be on their way to the right list */
 		while (rig_load(&p.done) == done && !rig_stopped()) {
 			if (plan.delay)
-				spin(&rng);
+				linger(&rng);
 			madvise(p.buf, len, MADV_PAGEOUT);
 			rig_count(C_RECLAIMS, 1);
 			if (rig_load(&p.done) == done)
@@ -912,11 +962,33 @@ static void print_plan(unsigned int episode)
 	char text[RIG_LINE / 2];
 	int n;
 
-	n = snprintf(text, sizeof(text), "groups:%ld,readers:%ld,pages:%ld,chunk:%ld,way:%ld,",
-		     plan.groups, plan.readers, plan.pages, plan.chunk, plan.way);
-	snprintf(text + n, sizeof(text) - n, "aim:%ld,delay:%ld,loop:%ld,huge:%ld,fault-around:%ld",
-		 plan.aim, plan.delay, plan.loop, plan.huge, plan.fault_around);
+	n = snprintf(text, sizeof(text), "groups:%ld,readers:%ld,pages:%ld,chunk:%ld,piece:%ld,",
+		     plan.groups, plan.readers, plan.pages, plan.chunk, plan.piece);
+	n += snprintf(text + n, sizeof(text) - n, "way:%ld,aim:%ld,delay:%ld,pin:%ld,loop:%ld,",
+		      plan.way, plan.aim, plan.delay, plan.pin, plan.loop);
+	snprintf(text + n, sizeof(text) - n, "huge:%ld,fault-around:%ld", plan.huge,
+		 plan.fault_around);
 	rig_diag("param e%u=%s", episode, text);
+}
+
+/*
+ * Small files in many rounds, in step. A hole punch passes twice, first by what
+ * reclaim has locked and then over it again; only a page that reclaim lets go
+ * between the two shows whether the second pass looks at what became of it. So
+ * every round interrupts reclaim somewhere, with one page locked, and the second
+ * pass has to wait for it on the same CPU.
+ */
+static void sharpen(struct plan *p)
+{
+	p->groups = rig_max(1, rig_min(rig_cpus() / 2, MAX_GROUPS));
+	p->readers = race->kind == PUNCH ? 0 : rig_min(p->readers, 1);
+	p->pages = rig_min(p->pages, 32);
+	p->chunk = MAX_PAGES;
+	p->piece = MAX_PAGES;
+	p->way = BY_PAGEOUT;
+	p->aim = 100;
+	p->pin = race->kind == PUNCH;
+	p->delay = p->pin ? rig_max(300, rig_min(p->delay, 3000)) : rig_min(p->delay, 1000);
 }
 
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
@@ -925,8 +997,9 @@ static void draw_plan(unsigned int episode)
 	static const long readers[] = { 0, 1, 1, 2, 3 };
 	static const long pages[] = { 16, 32, 64, 64, 128, 256 };
 	static const long chunks[] = { 16, 64, MAX_PAGES, MAX_PAGES };
-	static const long ways[] = { BY_PAGEOUT, BY_PAGEOUT, BY_CGROUP, NR_WAYS, NR_WAYS };
-	static const long aims[] = { 0, 50, 90 };
+	static const long pieces[] = { 1, 2, 16, MAX_PAGES };
+	static const long ways[] = { BY_PAGEOUT, BY_CGROUP, NR_WAYS, NR_WAYS };
+	static const long aims[] = { 0, 50, 100 };
 	static const long delays[] = { 0, 0, 100, 1000, 5000 };
 	static const long arounds[] = { 4096, 65536, 65536, 65536, 2 << 20 };
 	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
@@ -937,21 +1010,27 @@ static void draw_plan(unsigned int episode)
 	p.readers = rig_min(rig_pick(&rng, readers), cpus);
 	p.pages = rig_pick(&rng, pages);
 	p.chunk = rig_pick(&rng, chunks);
+	p.piece = rig_pick(&rng, pieces);
 	p.way = rig_pick(&rng, ways);
 	p.aim = rig_pick(&rng, aims);
 	p.delay = rig_pick(&rng, delays);
+	p.pin = !rig_below(&rng, 4);
 	p.loop = rig_below(&rng, 4) != 0;
 	p.huge = rig_below(&rng, 2);
 	p.fault_around = rig_pick(&rng, arounds);
+	if (episode % 2)
+		sharpen(&p);
 
 #define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
 	TAKE(groups);
 	TAKE(readers);
 	TAKE(pages);
 	TAKE(chunk);
+	TAKE(piece);
 	TAKE(way);
 	TAKE(aim);
 	TAKE(delay);
+	TAKE(pin);
 	TAKE(loop);
 	TAKE(huge);
 	TAKE(fault_around);
@@ -1049,8 +1128,8 @@ static void run_race(int64_t ns)
 	int64_t end = rig_now() + ns;
 	/* What a slow emulated machine manages and still sees a race in. */
 	const struct rig_gate gates[] = {
-		{ C_ROUNDS, rig_max(4, rig_min(100, 5 * ns / second)) },
-		{ C_RECLAIMS, race->kind == EOF_TAIL ? 0 : rig_max(4, rig_min(100, 5 * ns / second)) },
+		{ C_ROUNDS, rig_max(4, rig_min(100, 2 * ns / second)) },
+		{ C_RECLAIMS, race->kind == EOF_TAIL ? 0 : rig_max(4, rig_min(100, 2 * ns / second)) },
 		{ C_GONE, race->kind == LAZYFREE ? 0 : 4 },
 		{ C_COLLISIONS, race->kind == EOF_TAIL || race->kind == ANON ? 0 : 4 },
 		{ C_SWAPPED, race->kind == ANON || (race->kind != LAZYFREE && !on_disk()) ? 4 : 0 },

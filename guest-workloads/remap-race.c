@@ -628,10 +628,14 @@ static void draw_plan(unsigned int episode)
 
 static void print_plan(unsigned int episode)
 {
-	rig_diag("param e%u=readers:%ld,pages:%ld,hot:%ld,shift:%ld,pause:%ld,linger:%ld,"
-		 "unmap:%ld,truncate:%ld,fault-around:%ld", episode, plan.readers, plan.pages,
-		 plan.hot, plan.shift, plan.pause, plan.linger, plan.unmap, plan.truncate,
-		 plan.fault_around);
+	char text[RIG_LINE / 2];
+	int n;
+
+	n = snprintf(text, sizeof(text), "readers:%ld,pages:%ld,hot:%ld,shift:%ld,pause:%ld,",
+		     plan.readers, plan.pages, plan.hot, plan.shift, plan.pause);
+	snprintf(text + n, sizeof(text) - n, "linger:%ld,unmap:%ld,truncate:%ld,fault-around:%ld",
+		 plan.linger, plan.unmap, plan.truncate, plan.fault_around);
+	rig_diag("param e%u=%s", episode, text);
 }
 
 static void make_file(unsigned int episode)
@@ -693,7 +697,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 static void run_race(int64_t ns)
 {
 	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	const uint64_t least = rig_max(10, rig_min(300, 20 * ns / second));
+	const uint64_t least = rig_max(8, rig_min(200, 8 * ns / second));
 	unsigned int nr = rig_max(1, ns / episode), i;
 	int64_t end = rig_now() + ns;
 	/* What a slow emulated machine manages and still sees a race in. */

@@ -98,6 +98,7 @@ static const struct check *check;
 static struct plan plan;
 static struct rig_rng rng;
 static struct statfs fs;
+static char file_path[4096];	/* of the file of this pass, while it has a name */
 static char title_lost[96], title_wrong[96], title_other[96], title_zero[96], title_bus[96];
 
 static void make_titles(void)
@@ -123,11 +124,32 @@ static bool on_disk(void)
 
 /* ---- files and mappings ---- */
 
+/*
+ * The file of a pass. Every other one keeps its name until it is dropped: tmpfs
+ * maps files without a name like anonymous shared memory (shmem_mmap()).
+ */
 static int new_file(void)
 {
 	static unsigned int nr;
+	int fd;
 
-	return rig_open_file("static", nr++, NULL);
+	if (nr++ % 2)
+		return rig_open_file("static", nr, NULL);
+	snprintf(file_path, sizeof(file_path), "%s/rig-static-%d-%u", rig_dir, (int)getpid(), nr);
+	fd = open(file_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		rig_broken("%s: %s", file_path, strerror(errno));
+		_exit(0);
+	}
+	return fd;
+}
+
+static void drop_file(int fd)
+{
+	if (*file_path)
+		unlink(file_path);
+	*file_path = 0;
+	close(fd);
 }
 
 /* Stamps pages [first, end), so many in one write. */
@@ -320,7 +342,7 @@ static void pass_never_written(void)
 				  *(uint64_t *)page);
 	}
 	unmap_pages(p, 0, plan.pages);
-	close(fd);
+	drop_file(fd);
 }
 
 static const char *no_fallocate(void)
@@ -374,7 +396,7 @@ static void pass_past_eof(void)
 			rig_found(title_bus, "page %ld, si_code %d", i, bus_code);
 	}
 	unmap_pages(p, 0, plan.pages);
-	close(fd);
+	drop_file(fd);
 }
 
 /* Files here are smaller than a huge page: of all policies only these give one all the same. */
@@ -534,7 +556,9 @@ static void judge_rss(int fd, char *table, unsigned int threads, uint64_t salt)
 		if (!off.file && !off.shmem && !off.anon)
 			return;
 	}
-	rig_found(off.file + off.shmem + off.anon ? title_count : title_kind,
+	/* too many of one kind and too few of another; a negative sum shows as 0 */
+	rig_found(off.file * off.shmem < 0 || off.anon * (off.file + off.shmem) < 0 ?
+		  title_kind : title_count,
 		  "off by %" PRId64 " RssFile, %" PRId64 " RssShmem, %" PRId64
 		  " RssAnon pages, %u threads", off.file, off.shmem, off.anon, threads);
 }
@@ -560,7 +584,7 @@ static void pass_rss(void)
 		judge_rss(fd, (char *)(((uintptr_t)table + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1)),
 			  threads, salt);
 	munmap(table, 2 * TABLE_SIZE);
-	close(fd);
+	drop_file(fd);
 }
 
 static const char *no_exact_rss(void)
@@ -620,7 +644,7 @@ static void pass_private_copies(void)
 	}
 	for (i = 0; i < 24 && !rig_stopped(); i++)
 		one_copy_round(fd, hole, holes);
-	close(fd);
+	drop_file(fd);
 }
 
 /* ---- sparse ---- */
@@ -664,7 +688,7 @@ static void pass_sparse(void)
 	for (i = 0; i < plan.pages; i++)
 		judge_page(p + i * RIG_PAGE, i, want[i]);
 	unmap_pages(p, 0, plan.pages);
-	close(fd);
+	drop_file(fd);
 }
 
 /* ---- mapcount ---- */
@@ -741,7 +765,7 @@ static void pass_mapcount(void)
 		    pfn_of(p + i * RIG_PAGE) == pfns[i])
 			judge_mapcount(i + plan.shift, pfns[i], counts[i], 0);
 	unmap_pages(p, plan.shift, plan.pages);
-	close(fd);
+	drop_file(fd);
 }
 
 static const char *no_kpagecount(void)
@@ -818,8 +842,9 @@ static void pass_poison(void)
 	write_pages(fd, 0, plan.pages, FILE_GENERATION, 1);
 	if (on_disk())
 		fsync(fd);
+	/* the kernel may refuse, while somebody else has the page in his hands */
 	if (!lie("poison") && !poison_page(fd, page)) {
-		rig_broken("MADV_HWPOISON fails");
+		drop_file(fd);
 		return;
 	}
 	rig_count(C_POISONED, 1);
@@ -832,7 +857,7 @@ static void pass_poison(void)
 		if (i != page || on_disk())
 			judge_page(p + i * RIG_PAGE, i, FILE_GENERATION);
 	unmap_pages(p, 0, plan.pages);
-	close(fd);
+	drop_file(fd);
 }
 
 static const char *no_poison(void)
@@ -906,7 +931,11 @@ static void check_main(void *arg)
 
 static void run_check(int64_t ns)
 {
-	static const struct rig_gate gates[] = { { C_PASSES, 1 }, { C_FAULTS, 1 } };
+	const struct rig_gate gates[] = {
+		{ C_PASSES, 1 },
+		{ C_FAULTS, 1 },
+		{ C_POISONED, check->pass == pass_poison },
+	};
 
 	draw_plan();
 	rig_case_begin();

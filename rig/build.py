@@ -11,7 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -145,6 +146,21 @@ class Builder:
             _checkout(repository(self.store), work / "source", wanted.commit)
             return self._configured(wanted, flavour, work / "source", work / f"obj-{flavour.name}", log)
 
+    @contextmanager
+    def objects(self, prefix: int, flavour: Flavour) -> Iterator[tuple[Path, Path]]:
+        """Hold the checkout and the object directory of a prefix in a flavour, both as they are for building it.
+
+        Yields (source, objects). Whoever builds against them must leave them as they are, or the next kernel is
+        compiled anew; make_argv() makes sure of what belongs to that.
+        """
+        with self.store.lock(self._name):
+            wanted = self.applied.prefixes[prefix]
+            work = self.store.work(self._name)
+            source, objects = work / "source", work / f"obj-{flavour.name}"
+            _checkout(repository(self.store), source, wanted.commit)
+            self._configured(wanted, flavour, source, objects, self._log(wanted, flavour))
+            yield source, objects
+
     def _log(self, prefix: Prefix, flavour: Flavour) -> Path:
         log = self.store.work(self._name) / "logs" / f"{prefix.number}-{flavour.name}.log"
         log.parent.mkdir(exist_ok=True)
@@ -265,12 +281,9 @@ class Builder:
         return config
 
     def _run_make(self, source: Path, objects: Path, log: Path, label: str) -> _Lines:
-        cc = "ccache gcc" if shutil.which("ccache") else "gcc"
-        argv = ["make", "-C", str(source), f"O={objects}", f"-j{self.jobs}", f"CC={cc}", "LOCALVERSION=", "bzImage"]
-        # An empty LOCALVERSION: the release must not depend on what git says of the checkout ("6.12.1+").
-        env = PINNED | {"CCACHE_BASEDIR": str(objects.parent)}
         lines = _Lines(source, objects, partial(self._progress, label))
         deadline = Deadline(self.timeout)
+        argv, env = make_argv(source, objects, f"-j{self.jobs}", "bzImage"), make_environment(objects)
         status = stream(argv, lines.take, log=log, env=env, deadline=deadline)
         self.ui.settle()
         if status is None:
@@ -331,6 +344,18 @@ class _Lines:
         elif match := _ERROR.match(line):
             text = f"{match['file']}:{match['line']}: {match['text']}" if match["file"] else match["other"]
             self.errors = (*self.errors, text)
+
+
+def make_argv(source: Path, objects: Path, *words: str) -> tuple[str, ...]:
+    """Return the command line of every make in an object directory: another compiler would compile all of it anew."""
+    cc = "ccache gcc" if shutil.which("ccache") else "gcc"
+    # An empty LOCALVERSION: the release must not depend on what git says of the checkout ("6.12.1+").
+    return ("make", "-C", str(source), f"O={objects}", f"CC={cc}", "LOCALVERSION=", *words)
+
+
+def make_environment(objects: Path) -> dict[str, str]:
+    """Return the environment of every make in an object directory."""
+    return PINNED | {"CCACHE_BASEDIR": str(objects.parent)}
 
 
 def stream(

@@ -148,10 +148,10 @@ class Campaign:
         return tuple(self.done), accelerator
 
     def _specs(self) -> tuple[TrialSpec, ...]:
-        config = self.config
+        config, trials = self.config, self.pipeline.trials
         return tuple(
             spec_of(config, self.kernels[cell.flavour, side], cell, side, index=index, seed=config.seed + index)
-            for cell, side, index in schedule.order(self.pipeline.cells, tuple(map(Side, config.sides)), config.trials)
+            for cell, side, index in schedule.order(tuple(trials), tuple(map(Side, config.sides)), trials)
         )
 
     def _is_done(self, spec: TrialSpec) -> bool:

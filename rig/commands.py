@@ -35,9 +35,12 @@ def list_cells(config: Config, *, as_json: bool) -> int:
     trials = len(cells) * len(config.sides) * config.trials
     sides = " and ".join(config.sides)
     minutes = trials * (config.budget + 6) / 60  # 6 s: boot and settle of a small guest under TCG
+    fewer = ""
+    if config.elsewhere is not None and config.select == ("*",):
+        fewer = f"; where the series has no part in the races: {config.elsewhere} instead of {config.trials}"
     print(
         f"\n{len(cells)} cells x {sides} x {config.trials} = {trials} trials of {config.budget:g} s, "
-        f"about {minutes:.0f} min one after another",
+        f"at most {minutes:.0f} min one after another{fewer}",
         file=sys.stderr,
     )
     return 0

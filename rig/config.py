@@ -190,6 +190,9 @@ class Config(Model):
         ("base", "patched"), min_length=1, description="which kernels run; without the base nothing is compared"
     )
     trials: int = Field(1, ge=1, le=10_000)
+    elsewhere: int | None = Field(
+        None, ge=0, description="trials of cells whose races the files of the series have no part in, unless selected"
+    )
     seed: int = Field(1, ge=0, lt=2**31, description="trial i of every cell runs with seed + i, on base and patched")
     timeouts: Timeouts = Timeouts()
     perturb: Perturb = Perturb()

@@ -32,6 +32,12 @@ class Sight:
     seen_by: tuple[str, ...]  # oracles of the race that this kernel has
     blind: tuple[tuple[str, str], ...]  # those that it has not, each with what is in the way
     hindered: tuple[str, ...]  # why the race cannot happen here at all
+    partly: str = ""  # why only a part of it can
+
+    @property
+    def obstacles(self) -> str:
+        """What keeps the race from happening, or from happening in full; empty when nothing does."""
+        return ", ".join(self.hindered) or self.partly
 
     @property
     def warning(self) -> str:
@@ -40,7 +46,7 @@ class Sight:
             return f"{self.race.name} cannot happen here: {', '.join(self.hindered)}"
         if not self.seen_by:
             return f"nobody sees {self.race.name} here: {'; '.join(f'{name} {why}' for name, why in self.blind)}"
-        return ""
+        return f"{self.race.name} can happen only in part here: {self.partly}" if self.partly else ""
 
 
 def of_flavour(names: Sequence[str], folder: Path) -> Settings:
@@ -67,18 +73,17 @@ def sight(one: Race, kernel: Settings, machine: Machine) -> Sight:
     obstacles = {name: obstacle(oracle(name), kernel, machine.cmdline) for name in one.oracles}
     lacking = [symbol for symbol in one.kconfig if not _has(kernel, symbol)]
     hindered = [f"the kernel lacks {', '.join(lacking)}"] if lacking else []
-    for have, want, what in (
-        (machine.cpus, one.cpus, "CPUs"),
-        (machine.nodes, one.nodes, "NUMA nodes"),
-        (machine.hugepages, one.hugepages, "huge pages"),
-    ):
-        if have < want:
-            hindered.append(f"{machine.name} has {have} {what}, expected {want} or more")
+    if machine.cpus < one.cpus:
+        hindered.append(f"{machine.name} has {_count(machine.cpus, 'CPU')}, expected {one.cpus} or more")
+    partly = (
+        f"{machine.name} has {_count(machine.nodes, 'NUMA node')} of {one.nodes}" if machine.nodes < one.nodes else ""
+    )
     return Sight(
         race=one,
         seen_by=tuple(name for name, why in obstacles.items() if not why),
         blind=tuple((name, why) for name, why in obstacles.items() if why),
         hindered=tuple(hindered),
+        partly=partly,
     )
 
 
@@ -120,9 +125,9 @@ def _by_reason(blind: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 def _over_all(everywhere: Mapping[str, Sequence[Sight]]) -> list[str]:
     """What none of the cells has: a race that cannot happen, and an oracle that another flavour would bring."""
     lines = [
-        f"WARNING: no cell can have the race {name}: {', '.join(sights[0].hindered)}"
+        f"WARNING: no cell can have {'the race' if sights[0].hindered else 'all of'} {name}: {sights[0].obstacles}"
         for name, sights in everywhere.items()
-        if all(one.hindered for one in sights)
+        if all(one.obstacles for one in sights)
     ]
     for watcher in ORACLES:
         races = [name for name, sights in everywhere.items() if watcher.name in sights[0].race.oracles]
@@ -133,6 +138,10 @@ def _over_all(everywhere: Mapping[str, Sequence[Sight]]) -> list[str]:
             ]
             lines.append(f"no cell has {watcher.name} ({min(reasons, key=len)}), which would see {', '.join(races)}")
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _has(kernel: Settings, symbol: str) -> bool:
@@ -177,8 +186,7 @@ def tables(folder: Path) -> str:
 
 def _race_needs(one: Race) -> str:
     parts = [f"`{symbol}`" for symbol in one.kconfig]
-    parts += [f"{one.cpus} CPUs"] + ([f"{one.nodes} NUMA nodes"] if one.nodes > 1 else [])
-    return ", ".join(parts + (["huge pages"] if one.hugepages else []))
+    return ", ".join([*parts, f"{one.cpus} CPUs"] + ([f"{one.nodes} NUMA nodes (in part)"] if one.nodes > 1 else []))
 
 
 def _takes(one: Oracle, brought: Mapping[str, Settings]) -> str:

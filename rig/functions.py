@@ -22,27 +22,29 @@ _INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t([a-z]\S*)\s*([^\n]*)$")
 _TARGET = re.compile(r"^([0-9a-f]+) <")
 SECONDS = 120.0
 
-#: Callees in which a stall buys nothing, by the beginning of the name. Four kinds of reasons:
-#: - they run for everybody all the time (locks, RCU, per-CPU and scheduler helpers, the allocators): nearly all stalls
-#:   would be spent on callers that have nothing to do with the series, and the caller's own stall just before or after
-#:   the call holds the same window open;
-#: - they only watch (tracing, lockdep, KASAN, KCSAN, kcov, page_owner) or only talk (printk, dump_page, BUG);
-#: - a stall in them delays the machine and no race (interrupt entry, stack and retpoline thunks, memcpy and memset);
-#: - they wait already (schedule, cond_resched).
-DULL = tuple(
-    """
-    __fentry__ __x86_ __sanitizer_ __asan_ __kasan_ kasan_ __kcsan_ kcsan_ __tsan_ __ubsan_ kmsan_ kmemleak_
-    lock_ lockdep_ __lock_ rcu_ __rcu_ debug_lockdep_ __might_ might_ preempt_ __preempt_ debug_smp_ debug_check_
-    __this_cpu_ this_cpu_ check_preemption_ local_ __local_ trace_ __trace __traceiter_ trace __probestub_ perf_
-    _printk printk vprintk dump_ __warn warn_ __WARN panic report_ __bug __stack_chk print_ pr_ __dynamic_
-    raw_spin _raw_ spin_ mutex_ __mutex_ down_ up_ __down __up rwsem_ schedule __cond_resched preempt_schedule io_schedule
-    __schedule wake_up __wake_up kmem_cache_ kmalloc __kmalloc kfree kvfree kvmalloc slab_ memcpy memset memmove __memcpy
-    __memset __memmove memcmp clear_page copy_page rep_ __put_user __get_user copy_from_ copy_to_ _copy_ __SCT__ __SCK__
-    xa_ xas_ __xa radix_tree_ idr_ percpu_ __percpu_ _find_ find_ __bitmap bitmap_ __sw_hweight hweight asm_ static_call
-    cgroup_rstat css_ mod_node __mod_ mod_lruvec __mod __count count_ should_fail get_random prandom delay_ __delay udelay
-    ktime_ sched_ jiffies blk_ __list_ list_ queued_ native_ pv_ paravirt __static_ __cfi page_owner __page_owner
-    const_folio_flags folio_flags __mmap_lock_ mm_trace_ mem_cgroup_from_
-    """.split()
+#: Callees in which a stall buys nothing, by the beginning of the name.
+DULL = re.compile(
+    r"""
+    # They run for everybody all the time, so that nearly all stalls would be spent on callers which have nothing to do
+    # with the series; a stall of the caller itself, before or after the call, holds the same window open.
+    _raw_ | raw_spin | spin_ | queued_ | _*mutex_ | _*(down|up)_(read|write) | rwsem_ | _*rcu_ | _*percpu_ | _*this_cpu_
+    | _*preempt_ | check_preemption_ | _*local_ | kmem_cache_ | _*kmalloc | kv?free | kvmalloc | slab_ | xas?_ | __xa_
+    | radix_tree_ | idr_ | _find_ | _*bitmap_ | _*hweight | _*list_(add|del) | jiffies | ktime_ | get_random | _*sched_
+    | css_ | cgroup_rstat | mem_cgroup_from_ | _*mod_(node|zone|lruvec|memcg) | _*count_(memcg|vm)
+    | (const_)?folio_flags
+    # They only watch, or only talk.
+    | __fentry__ | _*(asan|kasan|kcsan|tsan|ubsan|kmsan|sanitizer)_ | kmemleak_ | _*page_owner | _*lockdep_
+    | debug_lockdep_ | _*lock_(acquire|release|is_held|contended) | debug_(smp|check)_ | _*might_ | _*trace_ | perf_
+    | __page_table_check_ | __probestub_ | __traceiter_
+    | __SC[TK]__ | __mmap_lock_ | mm_trace_ | _*v?printk | dump_ | _*warn_ | __WARN
+    | panic | report_ | __bug | print_ | pr_ | __dynamic_ | should_fail
+    # They move bytes, belong to the machine and not to the race, or are thunks.
+    | _*mem(cpy|set|move|cmp) | (clear|copy)_page | rep_ | _*(put|get)_user | _*copy_(from|to)_ | __x86_ | __stack_chk
+    | asm_ | native_ | pv_ | paravirt | _*static_call | __cfi | delay_ | _*udelay
+    # They wait already.
+    | _*schedule | __cond_resched | io_schedule | _*wake_up
+    """,
+    re.VERBOSE,
 )
 
 
@@ -51,8 +53,9 @@ class Kind(StrEnum):
 
     TOUCHED = "touched"  # the function itself
     INLINED = "inlined"  # a touched function, where it was inlined into another one
-    CALLER = "caller"  # calls a touched function that has no code of its own: where it does is not known
-    CALLEE = "callee"  # called by one of these
+    CALLER = "caller"  # of the files of the series, calls a touched function
+    PARTNER = "partner"  # of the other side of a race that the series concerns, see partners.py
+    CALLEE = "callee"  # called by a touched function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -149,14 +152,8 @@ def parse_disassembly(listing: str) -> tuple[Instruction, ...]:
 
 def disassemble(binary: Path, start: int, length: int) -> tuple[Instruction, ...]:
     """Return the instructions of `length` bytes from the address `start`; raises HostError when objdump fails."""
-    words = [
-        "objdump",
-        "-d",
-        "--no-show-raw-insn",
-        f"--start-address={start:#x}",
-        f"--stop-address={start + length:#x}",
-    ]
-    return parse_disassembly(proc.check([*words, binary], timeout=SECONDS))
+    bounds = (f"--start-address={start:#x}", f"--stop-address={start + length:#x}")
+    return parse_disassembly(proc.check(["objdump", "-d", "--no-show-raw-insn", *bounds, binary], timeout=SECONDS))
 
 
 def called(instructions: Iterable[Instruction], symbols: Symbols) -> frozenset[Symbol]:
@@ -167,7 +164,7 @@ def called(instructions: Iterable[Instruction], symbols: Symbols) -> frozenset[S
         if target is None or not (one.mnemonic.startswith(("call", "jmp"))):
             continue
         symbol = symbols.at(int(target[1], 16))
-        if symbol is not None and symbol.size and not symbol.name.startswith(DULL):
+        if symbol is not None and symbol.size and not DULL.match(symbol.name):
             found.add(symbol)
     return frozenset(found)
 
@@ -182,13 +179,18 @@ def own_ranges(touched: Iterable[Function], symbols: Symbols) -> tuple[Range, ..
 
 
 def caller_ranges(callers: Mapping[str, Iterable[str]], symbols: Symbols) -> tuple[Range, ...]:
-    """Return the whole of the functions that stand for those which were inlined; `callers`: names by path."""
+    """Return the whole of the functions that call touched ones; `callers`: names by path."""
     return tuple(
         _whole(symbol, name, Kind.CALLER)
         for path, names in callers.items()
         for name in sorted(names)
         for symbol in symbols.variants(name, PurePosixPath(path).name)
     )
+
+
+def partner_ranges(names: Iterable[str], symbols: Symbols) -> tuple[Range, ...]:
+    """Return the whole of functions that are given by name alone, as far as this kernel has just one of that name."""
+    return tuple(_whole(symbol, name, Kind.PARTNER) for name in names for symbol in symbols.variants(name, ""))
 
 
 def callee_ranges(callees: Iterable[tuple[str, str]], symbols: Symbols) -> tuple[Range, ...]:

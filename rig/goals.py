@@ -75,10 +75,10 @@ def _dry_run(pipeline: Pipeline, goals: Sequence[str]) -> int:
                 )
     if "test" in goals:
         config = pipeline.config
-        count = len(pipeline.cells) * len(config.sides) * config.trials
+        count = sum(pipeline.trials.values()) * len(config.sides)
         ui.stage(
             "test",
-            f"would run {count} trials: {len(pipeline.cells)} cells x {' and '.join(config.sides)} x {config.trials}, "
+            f"would run {count} trials of {len(pipeline.cells)} cells on {' and '.join(config.sides)}, "
             f"{config.budget:g} s each",
         )
     return PASSED

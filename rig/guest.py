@@ -212,11 +212,13 @@ class Guest:
         on_line: Callable[[str], None] | None = None,
         *,
         cap: int = OUTPUT_CAP,
+        stdin: bytes | None = None,
     ) -> GuestRun:
         """Run a shell command for at most `seconds` and return what became of it.
 
-        `on_line` gets every line of standard output as it comes. At the deadline the command's process group is killed
-        in the guest. When the machine ends, this returns at once with `lost`.
+        `on_line` gets every line of standard output as it comes; `stdin` is all that the command can read. At the
+        deadline the command's process group is killed in the guest. When the machine ends, this returns at once with
+        `lost`.
         """
         watch, deadline = Stopwatch(), Deadline(seconds)
         group = f"/run/rig.{next(self._numbers)}"
@@ -225,6 +227,8 @@ class Guest:
         try:
             inner = f"echo $$ >{group}; {command}"
             running.channel = self._start(f"exec setsid sh -c {shlex.quote(inner)}", deadline, running.news)
+            if stdin is not None:
+                self._feed(running.channel, stdin, deadline)
             while not running.step(final=not self._here()):
                 if not deadline.expired:
                     running.news.wait(min(GLANCE, deadline.remaining))
@@ -294,6 +298,17 @@ class Guest:
             raise
         except (SSHException, OSError, EOFError) as error:
             raise _Lost from error
+
+    def _feed(self, channel: Channel, data: bytes, deadline: Deadline) -> None:
+        """Write the standard input of a command and close it, as far as the deadline allows; raises _Lost."""
+
+        def work() -> None:
+            with suppress(OSError):  # the command did not want it all; why is for its exit status to say
+                channel.sendall(data)
+                channel.shutdown_write()
+
+        with suppress(TimeoutError):  # the caller looks at the deadline next, and kills the command
+            _attended(work, deadline, self._here)
 
     def _kill(self, group: str, deadline: Deadline) -> None:
         """Kill the session that left its id in the guest's file `group`."""

@@ -31,6 +31,19 @@ def relevance(driven: Iterable[str], paths: Iterable[str]) -> float:
     return sum(known) / len(known) if known else 0.0
 
 
+def attention(
+    cells: Sequence[Cell], relevances: Mapping[str, float], trials: int, elsewhere: int | None
+) -> dict[Cell, int]:
+    """Return how many trials each cell gets, the most relevant first: `trials`, or `elsewhere` if it concerns nothing.
+
+    All get `trials` when `elsewhere` is None, or when nothing is concerned: then nobody knows where to look.
+    """
+    ranked = sorted(cells, key=lambda cell: -relevances.get(cell.workload, 0.0))
+    if elsewhere is None or not any(relevances.get(cell.workload) for cell in cells):
+        return dict.fromkeys(ranked, trials)
+    return {cell: trials if relevances.get(cell.workload) else min(trials, elsewhere) for cell in ranked}
+
+
 def rotation(cells: Sequence[Cell], relevances: Mapping[str, float]) -> Iterator[Cell]:
     """Yield cells for ever, by the relevance of their workloads (name → 0 to 1); nothing when there are none.
 

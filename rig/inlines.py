@@ -2,8 +2,8 @@
 
 The kernels have no DWARF: it would double the time of a build. But kbuild keeps the command that made each object file,
 and -g does not change the code, so the touched files alone are compiled once more, with -g, from the text of the very
-prefix and the generated headers of the build. Their inlined instructions are expressed as (symbol, offset) and hold for the kernel if the symbol has the same
-size there, which is checked for each.
+prefix and the generated headers of the build. The inlined instructions are expressed as (symbol, offset) and hold for
+the kernel if the symbol has the same size there, which is checked for each.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _longer(one: Range, by: int) -> Range:
 def of_object(binary: Path, names: frozenset[str], kernel: Symbols, path: str) -> tuple[tuple[Range, ...], list[str]]:
     """Return where the object file of `path` has `names` inlined, as far as it agrees with the kernel, and notes.
 
-    Only .text counts: the other sections hold what runs once, or when all is lost, and noinstr code, which must not wait.
+    Only .text counts: other sections hold what runs once, or when all is lost, and noinstr code, which must not wait.
     Raises HostError when binutils cannot read the object.
     """
     file = PurePosixPath(path).name

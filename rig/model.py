@@ -128,7 +128,7 @@ class FunctionStalls:
     """What was done in one function."""
 
     function: str  # by the name of the source
-    kind: str  # touched, inlined, caller or callee, see functions.py
+    kind: str  # touched, inlined, caller, partner or callee, see functions.Kind
     executed: int  # instructions
     stalls: int
     stalled: float  # seconds, summed over the vCPUs

@@ -318,7 +318,8 @@ def _all_findings(e: Evidence, outcome: _Outcome, cases: tuple[CaseResult, ...])
     """The cause first: the kernel's own words, the machine's end, the workload's oracles, what is left over, taint."""
     found = [*e.console, *([outcome.finding] if outcome.finding else [])]
     found += [finding for case in cases for finding in case.findings]
-    found += e.audit
+    # A page that the kernel reported as bad it never frees.
+    found += [replace(leak, echo=bool(e.console)) for leak in e.audit]
     letters = new_taints(e.taint_before, e.taint_after)
     unexplained = "".join(letter for letter in letters if not (e.console and letter in SPLAT_TAINTS))
     if unexplained:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from rig import accel, build, disks, image, matrix, plugin, proc, series, source
+from rig import accel, build, disks, hunt, image, matrix, plugin, proc, series, source
 from rig.accel import Accelerator
 from rig.build import Builder, Flavour
 from rig.clock import Stopwatch
@@ -114,6 +114,14 @@ class Pipeline:
         return Builder(
             self.applied, self.store, self.ui, jobs=options.jobs, timeout=config.timeouts.build, always=options.always
         )
+
+    @cached_property
+    def trials(self) -> dict[Cell, int]:
+        """The trials of each cell on each side, those first that concern the files which the series touches."""
+        config, paths = self.config, self.applied.series.paths
+        concern = {name: hunt.relevance(workload.races, paths) for name, workload in config.workloads.items()}
+        selected = config.select != ("*",)
+        return hunt.attention(self.cells, concern, config.trials, None if selected else config.elsewhere)
 
     @cached_property
     def kernels(self) -> dict[tuple[str, Side], Kernel]:

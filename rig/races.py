@@ -78,8 +78,7 @@ class Race:
     oracles: tuple[str, ...]  # who sees its damage, beside GENERAL
     kconfig: tuple[str, ...] = ()  # symbols without which it cannot happen
     cpus: int = 2  # that the machine must have
-    nodes: int = 1
-    hugepages: int = 0  # hugetlb pages
+    nodes: int = 1  # NUMA nodes without which only a part of it can happen
 
 
 #: Files of fault-around and of the removal of pages concern all that removes pages from under it.
@@ -123,7 +122,7 @@ RACES: tuple[Race, ...] = (
          kconfig=("TRANSPARENT_HUGEPAGE", "SHMEM", "DEBUG_FS")),
     Race(name="hugetlb", about="hugetlb faults against truncation and punching",
          paths=("mm/hugetlb*", "fs/hugetlbfs/*"),
-         oracles=("hugetlb-audit", "stamp", "sigbus", "vm-bug"), kconfig=("HUGETLBFS",), hugepages=1),
+         oracles=("hugetlb-audit", "stamp", "sigbus", "vm-bug"), kconfig=("HUGETLBFS",)),
     Race(name="mremap", about="moving, unmapping and forking against other CPUs' accesses",
          paths=("mm/mremap.c", "mm/mmap.c", "mm/memory.c", "mm/mmu_gather.c", "kernel/fork.c"),
          oracles=("data", "stamp", "bad-rss", "bad-page-map", "page-table-check", "page-poison")),

@@ -20,8 +20,12 @@ _HUGE = "grep -E '^(HugePages_|Hugepagesize|HardwareCorrupted)' /proc/meminfo ||
 #: What is in per-CPU batches is on no LRU list yet. drop_caches drains them all (lru_add_drain_all in fs/drop_caches.c)
 #: before it drops anything, so a second time drains what the first one has put into them.
 DRAIN = "echo 1 >/proc/sys/vm/drop_caches"
-#: stat_refresh folds the counters of each CPU into those that are shown, and names each negative one on the console.
-LOOK = f"cat /proc/sys/vm/stat_refresh /proc/vmstat; {_HUGE}"
+#: stat_refresh folds the counters of each CPU into those that are shown. /proc/vmstat shows a negative one as 0; the
+#: kernel's log names it (mm/vmstat.c), and `negative_NAME` is what becomes of that here.
+LOOK = (
+    f"dmesg -c >/dev/null; cat /proc/sys/vm/stat_refresh /proc/vmstat; {_HUGE}; "
+    "dmesg | sed -n 's/.*vmstat_refresh: \\([a-z_]*\\) -/negative_\\1 /p'"
+)
 
 
 def _instance(event: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from rig.model import Cell, Side
@@ -19,13 +19,19 @@ T = TypeVar("T")
 BOOT_FACTOR, BOOT_FLOOR = 10.0, 20.0
 
 
-def order(cells: Sequence[Cell], sides: Sequence[Side], trials: int) -> tuple[tuple[Cell, Side, int], ...]:
-    """Return (cell, side, index) of all trials: every cell once before any runs again, the sides taking turns."""
+def order(
+    cells: Sequence[Cell], sides: Sequence[Side], trials: Mapping[Cell, int]
+) -> tuple[tuple[Cell, Side, int], ...]:
+    """Return (cell, side, index) of all trials: every cell once before any runs again, the sides taking turns.
+
+    `trials` has the number of each cell on each side.
+    """
     turns = [tuple(sides), tuple(reversed(sides))]
     return tuple(
         (cell, side, index)
-        for index in range(trials)
+        for index in range(max(trials.values(), default=0))
         for number, cell in enumerate(cells)
+        if index < trials[cell]
         for side in turns[(index + number) % 2]
     )
 

@@ -177,14 +177,6 @@ _MEMORY = (
         "page poison: {what}",
         proof=re.compile(r"[0-9a-f]{8,}: |" + _TRACE.pattern),
     ),
-    # /proc/sys/vm/stat_refresh, which the memory audit reads, names the counters that are negative (mm/vmstat.c)
-    _row(
-        "leak",
-        r"vmstat_refresh: (?P<what>\w+) -\d+$",
-        "vmstat counter {what} is negative",
-        place=False,
-        proof=None,
-    ),
     _row(
         "bad-rss",
         r"BUG: Bad rss-counter state mm:\S+ (?:type|idx):(?P<what>\w+) val:-?\d+",
@@ -351,7 +343,6 @@ TRIGGERS: tuple[bytes, ...] = (
     b"Page cache inval",
     b"Insufficient stack",
     b"pagealloc: ",
-    b"vmstat_refresh: ",
 )
 
 #: A panic for one of these reasons only says that something before it was fatal.

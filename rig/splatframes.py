@@ -72,4 +72,6 @@ WAITING = _names("""
     smp_apic_timer_interrupt local_apic_timer_interrupt irq_exit* watchdog_* sched_tick scheduler_tick do_softirq*
     handle_softirqs nmi_* arch_trigger_* trigger_* default_do_nmi do_nmi end_repeat_nmi perf_event_* intel_pmu_*
     asm_common_interrupt common_interrupt
+    # a stall of the rig's own module
+    rig_stall_* kprobe_int3_handler aggr_pre_handler opt_pre_handler optimized_callback do_int3
 """)

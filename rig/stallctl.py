@@ -103,13 +103,17 @@ class Block:
         return self._word("loaded") == VERSION
 
     def begin(self, setting: Setting) -> None:
-        """Switch on with `setting`, or go on with it."""
+        """Begin an episode with `setting`; the first one switches on."""
+        self.adjust(setting)
+        self._episode += 1
+        struct.pack_into("=I", self._map, _HEAD["episode"], self._episode)  # last: the plugin looks at it first
+
+    def adjust(self, setting: Setting) -> None:
+        """Go on with `setting` in the same episode."""
         for number, weight in enumerate(setting.weights):
             struct.pack_into("=I", self._map, _HEAD[""] + number * _RANGE[""] + _RANGE["weight"], weight)
         nanoseconds = (round(setting.shortest * 1e9), round(setting.longest * 1e9))
         struct.pack_into("=QQQ", self._map, _HEAD["distance"], setting.distance, *nanoseconds)
-        self._episode += 1
-        struct.pack_into("=I", self._map, _HEAD["episode"], self._episode)  # last: the plugin looks at it first
 
     def stop(self) -> None:
         """Switch off. A vCPU that stands still goes on when its time is up."""

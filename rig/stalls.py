@@ -1,13 +1,13 @@
-"""Patch-directed stalls: while a workload runs, vCPUs stand still at random instructions of the functions of the series.
+"""Stalls directed by the patches: while a workload runs, vCPUs stand still at random instructions of touched functions.
 
 Holding one party of a race in the middle of its window is the idea of DataCollider (Erickson et al., "Effective
 Data-Race Detection for the Kernel", OSDI 2010); here the places are not any memory access but the code under test.
 
 A trial is cut into episodes of a second or two, and each draws anew which functions count, how long stalls last and how
 much of the time they may take: one unlucky draw does not cost the trial. `episodes` is that plan, from the seed and the
-names of the functions alone, so that base and patched get the same. `Stalls` carries it out through the control block of
-the plugin (stallctl.py), and fits the mean distance of the stalls to how often the functions are run on this machine,
-since a workload that stands still most of the time meets no race either.
+names of the functions alone, so that base and patched get the same. `Stalls` carries it out through the control block
+of the plugin (stallctl.py), and fits the mean distance of the stalls to how often the functions are run on this
+machine, since a workload that stands still most of the time meets no race either.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rig.clock import Stopwatch
+from rig.clock import Deadline, Stopwatch
 from rig.functions import Kind, Span
 from rig.model import DirectedStalls, FunctionStalls
 from rig.qemu import StallPlugin
@@ -30,13 +30,18 @@ from rig.targets import Targets
 
 CONTROL = "stalls.ctl"
 
-SHORTEST = 0.0001  # seconds; below it the host's own scheduling is coarser
-SMALLEST_LONGEST = 0.0005  # seconds: the longest stall of an episode is at least this
+SPREAD = 10.0  # the longest stall of an episode to its shortest
+SMALLEST_LONGEST = 0.002  # seconds: the longest stall of an episode is at least this: the others have to get somewhere
 FIRST_EPISODE = 0.3  # seconds: only to see how often the functions are run
 EVERYTHING = 0.25  # chance that an episode leaves no function out
-LEAST_KEPT = 0.15  # chance for a function to be kept, in the narrowest episodes
+LEAST_KEPT = 0.05  # chance for a function to be kept, in the narrowest episodes
+LEAST_PART = 0.3  # of the share of the time
+#: One function of these is in every episode.
+SERIES = (Kind.TOUCHED, Kind.INLINED)
 #: What an instruction of a kind counts. Callees are also called by others, who have nothing to do with the series.
-WEIGHTS = {Kind.TOUCHED: 4, Kind.INLINED: 4, Kind.CALLER: 2, Kind.CALLEE: 1}
+WEIGHTS = {Kind.TOUCHED: 4, Kind.INLINED: 4, Kind.CALLER: 2, Kind.PARTNER: 4, Kind.CALLEE: 1}
+TICK = 0.1  # seconds between two looks at how often the functions are run
+NOVELTY = 0.5  # of such a look, against what was known before
 SCALE = 1000  # of the weights, so that one can be divided by how often its range is run
 UNKNOWN = 2000  # instructions between stalls while it is not known how many are run
 
@@ -76,20 +81,22 @@ def episodes(
     number = 0
     while True:
         draw = random.Random(f"directed stalls {seed} {number}")  # noqa: S311  # to be repeated, not to be secret
-        kept = 1.0 if draw.random() < EVERYTHING else draw.uniform(LEAST_KEPT, 0.8)
+        kept = 1.0 if draw.random() < EVERYTHING else math.exp(draw.uniform(math.log(LEAST_KEPT), 0.0))
         top = math.exp(draw.uniform(math.log(min(SMALLEST_LONGEST, longest)), math.log(longest)))
-        part = math.exp(draw.uniform(math.log(0.1), 0.0))
+        part = draw.uniform(LEAST_PART, 1.0)
         rare = draw.random() < 0.5
         length = seconds * draw.uniform(0.5, 1.5) if number else min(FIRST_EPISODE, seconds)
-        names = frozenset(name for name in functions if _picked(f"{seed} {number} {name}", kept))
-        if all(functions[name] is Kind.CALLEE for name in names):  # none at all, or none of the series
-            names = frozenset(functions)
+        lots = {name: _lot(f"{seed} {number} {name}") for name in functions}
+        names = frozenset(name for name, lot in lots.items() if lot < kept)
+        ours = [name for name, kind in functions.items() if kind in SERIES] or list(functions)
+        if not names & set(ours):
+            names |= {min(ours, key=lots.__getitem__)}
         yield Episode(seconds=length, longest=top, share=share * part, rare=rare, functions=names)
         number += 1
 
 
-def _picked(words: str, chance: float) -> bool:
-    return random.Random(words).random() < chance  # noqa: S311  # as above
+def _lot(words: str) -> float:
+    return random.Random(words).random()  # noqa: S311  # as above
 
 
 def setting_of(episode: Episode, spans: Sequence[Span], executed: Sequence[float], vcpus: int) -> Setting:
@@ -98,7 +105,7 @@ def setting_of(episode: Episode, spans: Sequence[Span], executed: Sequence[float
     `executed` says for each span how many instructions of it all vCPUs run per second (0: not known, or none). The
     distance is such that stalls take the share of the time that the episode aims at.
     """
-    shortest = min(SHORTEST, episode.longest)
+    shortest = episode.longest / SPREAD
     weights = []
     for span, rate in zip(spans, executed, strict=True):
         if span.range.function not in episode.functions:
@@ -137,6 +144,21 @@ def write_control(folder: Path, kit: Kit, key: str, *, vcpus: int, share: float,
     path = folder / CONTROL
     write_atomically(path, block(spans, vcpus=vcpus, at_most=vcpus - 1, share=share, seed=seed))
     return StallPlugin(library=kit.library, control=path)
+
+
+class Rates:
+    """How often each span is run just now: workloads go from one case to the next, and with them the functions."""
+
+    def __init__(self, spans: int) -> None:
+        self.values = [0.0] * spans  # instructions per second, of all vCPUs
+        self._seen = [0] * spans
+
+    def note(self, executed: Sequence[int], seconds: float) -> None:
+        """Take into account what was `executed` in all, `seconds` after the last time."""
+        if seconds > 0:
+            fresh = [(now - before) / seconds for now, before in zip(executed, self._seen, strict=True)]
+            self.values = [old + (new - old) * NOVELTY for old, new in zip(self.values, fresh, strict=True)]
+            self._seen = list(executed)
 
 
 class Stalls:
@@ -185,13 +207,16 @@ class Stalls:
             self._failure = failure
 
     def _run(self, shared: Block) -> None:
-        watch = Stopwatch()
+        rates = Rates(len(self._targets.spans))
         for episode in self._plan:
-            spent = max(watch.elapsed, 0.001)
-            executed = [count.executed / spent for count in shared.counts()]
-            shared.begin(setting_of(episode, self._targets.spans, executed, self._vcpus))
-            if self._stop.wait(episode.seconds):
-                return
+            shared.begin(setting_of(episode, self._targets.spans, rates.values, self._vcpus))
+            lasts = Deadline(episode.seconds)
+            while not lasts.expired:
+                watch = Stopwatch()
+                if self._stop.wait(min(TICK, lasts.remaining)):
+                    return
+                rates.note([count.executed for count in shared.counts()], watch.elapsed)
+                shared.adjust(setting_of(episode, self._targets.spans, rates.values, self._vcpus))
 
 
 def nothing(note: str) -> DirectedStalls:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rig import functions, inlines, touched
+from rig import functions, inlines, partners, touched
 from rig.build import PINNED
 from rig.errors import HostError
-from rig.functions import Kind, Range, Span, Symbols
+from rig.functions import Range, Span, Symbols
 from rig.git import Git
 from rig.model import Kernel
 from rig.results import from_json, to_json
@@ -24,7 +24,7 @@ from rig.source import repository
 from rig.store import Store, digest, write_atomically
 from rig.touched import Function
 
-FORMAT = "targets-1"
+FORMAT = "targets-2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +80,15 @@ class Finder:
         made = {}
         for kernel in known:
             one, symbols = found[kernel.key], functions.read_symbols(kernel.vmlinux)
-            ranges = (*one.ranges, *functions.callee_ranges(callees, symbols))
+            others = functions.partner_ranges(partners.of(self.applied.series.paths), symbols)
+            ranges = (*one.ranges, *others, *functions.callee_ranges(callees, symbols))
             made[kernel.key] = Targets(spans=functions.placed(ranges, symbols), notes=one.notes)
         return made
 
     def found(self, kernel: Kernel) -> Found:
         """Return what one kernel has of the touched functions, from the store where it is there."""
         wanted = (word for one in self.touched for word in (one.path, one.name))
-        key = digest(FORMAT, kernel.key, self._base, *functions.DULL, *wanted)
+        key = digest(FORMAT, kernel.key, self._base, functions.DULL.pattern, *wanted)
         stored = self.store.get("targets", key)
         if stored is not None:
             return from_json(Found, json.loads((stored / "found.json").read_text()))
@@ -104,18 +105,16 @@ class Finder:
         symbols = functions.read_symbols(kernel.vmlinux)
         own = functions.own_ranges(self.touched, symbols)
         inlined, notes, failed = self._inlined(kernel, symbols)
-        callers: tuple[Range, ...] = ()
+        callers = self._callers(kernel, symbols, own)
         if failed:
-            callers = self._callers(kernel, symbols, failed, own)
-            said = ", ".join(sorted(failed))
-            notes.append(f"inlined functions of {said} are represented by their callers")
-        ranges = (*inlined, *own, *callers)  # the innermost first: an inlined part goes by its own name
+            notes.append(f"inlined functions of {', '.join(failed)} are represented by their callers")
         calls: set[functions.Symbol] = set()
-        for span in functions.placed(ranges, symbols):
+        for span in functions.placed((*inlined, *own, *(callers if failed else ())), symbols):
             calls |= functions.called(functions.disassemble(kernel.vmlinux, span.start, span.length), symbols)
         names = {one.name for one in self.touched}
         callees = tuple(sorted((one.name, one.file) for one in calls if one.name.split(".")[0] not in names))
-        return Found(ranges=ranges, callees=callees, notes=tuple(notes)), not failed
+        # The innermost first: an inlined part goes by its own name, and not by that of the function around it.
+        return Found(ranges=(*inlined, *own, *callers), callees=callees, notes=tuple(notes)), not failed
 
     def _inlined(self, kernel: Kernel, symbols: Symbols) -> tuple[tuple[Range, ...], list[str], list[str]]:
         """Return the inlined ranges, notes, and the files that could not be looked at."""
@@ -155,15 +154,13 @@ class Finder:
                 notes += more
         return tuple(found), notes, failed
 
-    def _callers(
-        self, kernel: Kernel, symbols: Symbols, files: Iterable[str], own: Iterable[Range]
-    ) -> tuple[Range, ...]:
-        """Return the functions that mention touched functions which have no code of their own."""
-        standing = {one.function for one in own}
-        gone = {one.name for one in self.touched} - standing
-        texts = _texts(repository(self.store), kernel.commit, files)
-        callers = {path: touched.callers(text, gone) - standing for path, text in texts.items()}
-        return functions.caller_ranges(callers, symbols)
+    def _callers(self, kernel: Kernel, symbols: Symbols, own: Iterable[Range]) -> tuple[Range, ...]:
+        """Return the functions that mention touched ones: a window often reaches to what the caller does next."""
+        names = {one.name for one in self.touched}
+        texts = _texts(repository(self.store), kernel.commit, self.applied.series.paths)
+        callers = {path: touched.callers(text, names) for path, text in texts.items()}
+        known = {one.function for one in own}
+        return functions.caller_ranges({path: found - known for path, found in callers.items()}, symbols)
 
 
 def _command(file: Path) -> tuple[str, ...] | None:
@@ -171,8 +168,3 @@ def _command(file: Path) -> tuple[str, ...] | None:
         return inlines.saved_command(file.read_text())
     except OSError:
         return None
-
-
-def whole_functions(targets: Targets, kind: Kind) -> tuple[str, ...]:
-    """Return the names of the functions of one kind, sorted: for people."""
-    return tuple(sorted({span.range.function for span in targets.spans if span.range.kind is kind}))

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 #: Looks like `name(` in front of a body, and is not the function's name.
-_ATTRIBUTES = frozenset(
-    "__attribute__ __releases __acquires __must_hold __printf __scanf __aligned __section __alloc_size __malloc "
-    "__cold __cond_acquires __nonnull __no_sanitize __counted_by __diagnose_as __assume_aligned typeof "
-    "__context_unsafe alignas _Alignas __realloc_size __cleanup".split()
+_ATTRIBUTE = re.compile(
+    r"__attribute__|__releases|__acquires|__must_hold|__cond_acquires|__printf|__scanf|__aligned|__section|__alloc_size"
+    r"|__malloc|__nonnull|__no_sanitize|__counted_by|__assume_aligned|__realloc_size|__cleanup|__context_unsafe|typeof"
 )
 _SYSCALL = re.compile(r"^(?:COMPAT_)?SYSCALL_DEFINE\d$")
 #: How the syscall macros call what they make of the body; the first is where gcc leaves the code.
@@ -186,16 +185,16 @@ def _names(head: str) -> tuple[str, ...]:
     """Return the names under which the object file may know what follows `head`; () when it is no function."""
     depth = 0
     for match in re.finditer(r"[()=]|[A-Za-z_]\w*", head):
-        token = match[0]
-        if token == "(":
+        word = match[0]
+        if word == "(":
             depth += 1
-        elif token == ")":
+        elif word == ")":
             depth -= 1
-        elif depth == 0 and token == "=":
+        elif depth == 0 and word == "=":
             return ()
-        elif depth == 0 and token not in _ATTRIBUTES and re.match(r"\s*\(", head[match.end() :]):
-            if _SYSCALL.match(token):
+        elif depth == 0 and not _ATTRIBUTE.fullmatch(word) and re.match(r"\s*\(", head[match.end() :]):
+            if _SYSCALL.match(word):
                 name = _MACRO_NAME.search(head, match.end())
                 return tuple(form.format(name[0]) for form in _SYSCALL_NAMES) if name else ()
-            return (token,)
+            return (word,)
     return ()

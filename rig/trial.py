@@ -315,11 +315,13 @@ class _Session:
         words = cleared.split()
         if words and words[-1].isdigit():
             self._taint_after = int(words[-1])
-        if done.ok and not self._scanner.fatal:
+        ended = self._run is not None and self._run.status in (oracles.EXIT_PASS, oracles.EXIT_FAIL, oracles.EXIT_SKIP)
+        if done.ok and ended and not self._scanner.fatal:
             self._audit(guest, sample.parse(left), unmounted="umount:" not in done.stderr)
             if "kmemleak" in words:
                 lost = guest.run(audit.SCAN, audit.SCAN_SECONDS + self.spec.workload_timeout)
                 self._audited += audit.lost_objects(lost.stdout)
+            self._note(finding.title for finding in self._audited)
 
     def _audit(self, guest: Guest, after: sample.Sample, *, unmounted: bool) -> None:
         """Look again at what seems to be left over until it is gone, or there is no more patience."""

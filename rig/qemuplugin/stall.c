@@ -24,45 +24,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "qemu_api.h"
 #include "stall.h"
 
-/*
- * QEMU's side, as far as it is used. No package ships the header, and the interface is fixed by its version.
- */
-#define EXPORT __attribute__((visibility("default")))
-#define PLUGIN_API 1
+EXPORT int qemu_plugin_version = PLUGIN_API;
 
-typedef uint64_t qemu_plugin_id_t;
-
-struct qemu_info;
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-
-enum qemu_plugin_cb_flags {
-	QEMU_PLUGIN_CB_NO_REGS,
-};
-
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
-					   void (*cb)(qemu_plugin_id_t id,
-						      struct qemu_plugin_tb *tb));
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t idx);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
-					    void (*cb)(unsigned int vcpu, void *data),
-					    enum qemu_plugin_cb_flags flags, void *data);
-
-EXPORT extern int qemu_plugin_version;
-int qemu_plugin_version = PLUGIN_API;
+/* Longest stalls that a vCPU may save credit for. */
+#define SAVED 4
 
 /* What a vCPU needs to know of itself; a cache line each. */
 struct vcpu {
-	uint64_t random;
+	_Alignas(64) uint64_t random;
 	int64_t left; /* weighted instructions until the next stall */
-	uint64_t since; /* ns of the clock when it was first seen on */
-	uint64_t spent; /* ns stalled since then */
+	uint64_t length; /* ns: of that stall */
+	uint64_t seen; /* ns of the clock when the credit was last worked out */
+	double credit; /* ns that it may be stalled for */
 	uint32_t episode;
-} __attribute__((aligned(64)));
+};
 
 static struct stall_head *head;
 static struct stall_range *ranges;
@@ -87,9 +65,19 @@ static double draw(struct vcpu *self)
 	return (double)(((self->random * 0x2545f4914f6cdd1du) >> 11) + 1) / (double)(1ull << 53);
 }
 
-static void next_stall(struct vcpu *self)
+static void draw_distance(struct vcpu *self)
 {
 	self->left = (int64_t)(-log(draw(self)) * (double)head->distance) + 1;
+}
+
+/* Log-uniform: nobody knows how long a window is. */
+static void draw_length(struct vcpu *self)
+{
+	double low = (double)head->shortest, high = (double)head->longest;
+
+	self->length = low > 0 && high > low ?
+			       (uint64_t)(low * exp(draw(self) * log(high / low))) :
+			       (uint64_t)high;
 }
 
 static void begin_episode(struct vcpu *self, unsigned int index, uint32_t episode)
@@ -100,37 +88,34 @@ static void begin_episode(struct vcpu *self, unsigned int index, uint32_t episod
 	mixed ^= mixed >> 27;
 	self->random = mixed ? mixed : 1;
 	if (!self->episode) {
-		self->since = now_ns();
-		self->spent = 0;
+		self->seen = now_ns();
+		self->credit = (double)head->longest;
 	}
 	self->episode = episode;
-	next_stall(self);
+	draw_distance(self);
+	draw_length(self);
 }
 
-/* Log-uniform: nobody knows how long a window is. */
-static uint64_t length_of_stall(struct vcpu *self)
+/* Its share of the time has to be earned first, and is not saved for long: no burst of stalls after a rest. */
+static bool may_stall(struct vcpu *self, uint64_t now)
 {
-	double low = (double)head->shortest, high = (double)head->longest;
+	double most = (double)head->longest * SAVED;
 
-	return low > 0 && high > low ? (uint64_t)(low * exp(draw(self) * log(high / low))) :
-				       (uint64_t)high;
-}
-
-static bool may_stall(const struct vcpu *self, uint64_t length, uint64_t now)
-{
-	double allowed = (double)(now - self->since) * head->share / 1e6;
-
-	/* The first may come at once; afterwards what was spent has to be earned. */
-	return !self->spent || (double)(self->spent + length) <= allowed;
+	self->credit += (double)(now - self->seen) * head->share / 1e6;
+	self->seen = now;
+	if (self->credit > most)
+		self->credit = most;
+	return (double)self->length <= self->credit;
 }
 
 static void stall(struct vcpu *self, struct stall_count *count)
 {
-	uint64_t length = length_of_stall(self);
 	uint64_t before = now_ns();
-	struct timespec wait = { (time_t)(length / 1000000000u), (long)(length % 1000000000u) };
+	struct timespec wait = { (time_t)(self->length / 1000000000u),
+				 (long)(self->length % 1000000000u) };
 
-	if (!may_stall(self, length, before)) {
+	/* Its length stays as it was drawn: with a new draw each time the short ones would win. */
+	if (!may_stall(self, before)) {
 		count->withheld++;
 		return;
 	}
@@ -141,7 +126,8 @@ static void stall(struct vcpu *self, struct stall_count *count)
 
 		nanosleep(&wait, NULL); /* a signal may cut it short */
 		took = now_ns() - before;
-		self->spent += took;
+		self->credit -= (double)took;
+		draw_length(self);
 		count->stalls++;
 		count->stalled += took;
 	}
@@ -166,7 +152,7 @@ static void executed(unsigned int index, void *data)
 	if (self->left > 0 || !range->weight)
 		return;
 	stall(self, count);
-	next_stall(self);
+	draw_distance(self);
 }
 
 static struct stall_range *range_of(uint64_t address)

@@ -42,11 +42,15 @@ READY = "".join(f"rig: stage {name}\r\n" for name in ("mount", "network", "machi
 DEFAULT: dict[str, Any] = {"acts": [["console", BOOT], ["ready"], ["ssh"], ["hang"]]}
 
 
-def install(folder: Path) -> Path:
-    """Write `qemu-system-x86_64` into `folder`, to be put first on PATH."""
+def install(folder: Path, *, plugins: bool = False) -> Path:
+    """Write `qemu-system-x86_64` into `folder`, to be put first on PATH.
+
+    With `plugins` it takes the option -plugin, and loads none; else it refuses it, as a build without them does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "qemu-system-x86_64"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" "$@"\n')
+    word = " --plugins" if plugins else ""
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}"{word} "$@"\n')
     program.chmod(0o755)
     return program
 
@@ -265,5 +269,9 @@ class Machine:
 if __name__ == "__main__":
     if "--version" in sys.argv:
         print("QEMU emulator version 7.2.0 (fake)")
+    elif "-plugin" in sys.argv and "--plugins" not in sys.argv:
+        sys.exit("qemu-system-x86_64: -plugin: invalid option")
+    elif "-kernel" not in sys.argv:
+        sys.exit(0)  # a machine of nothing, that is told to quit
     else:
         Machine(sys.argv[1:]).run()

@@ -137,11 +137,19 @@ class FakeSsh:
     def _really(self, channel: paramiko.Channel, command: str) -> None:
         here = command.replace("/run/rig.", f"{self.folder}/rig.")
         with subprocess.Popen(
-            ["sh", "-c", here], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ["sh", "-c", here], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
+            assert process.stdin is not None
             assert process.stdout is not None
             assert process.stderr is not None
-            source = process.stderr
+            source, sink = process.stderr, process.stdin
+
+            def hand_in() -> None:
+                with contextlib.suppress(OSError, ValueError), sink:
+                    while chunk := channel.recv(1 << 16):
+                        sink.write(chunk)
+
+            threading.Thread(target=hand_in, daemon=True).start()
 
             def pass_errors_on() -> None:
                 with contextlib.suppress(OSError, EOFError, paramiko.SSHException, ValueError):
@@ -150,7 +158,7 @@ class FakeSsh:
             errors = threading.Thread(target=pass_errors_on, daemon=True)
             errors.start()
             try:
-                while chunk := process.stdout.read1(1 << 16):  # type: ignore[attr-defined]  # a BufferedReader
+                while chunk := process.stdout.read(1 << 16):  # unbuffered: what there is
                     channel.sendall(chunk)
             except OSError:
                 process.kill()

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from rig.model import (
     CaseResult,
     Cell,
+    DirectedStalls,
     Finding,
     FindingVerdict,
+    FunctionStalls,
     GuestState,
     Judgement,
     Kernel,
@@ -208,7 +210,27 @@ trials = st.builds(
     timing=st.builds(Timing, boot=seconds, workload=seconds, total=seconds),
     params=pairs(texts),
     coverage=pairs(numbers),
-    perturbation=st.none() | st.builds(Perturbation, kinds=many(texts), steps=numbers, stalled=seconds, note=texts),
+    perturbation=st.none()
+    | st.builds(
+        Perturbation,
+        kinds=many(texts),
+        steps=numbers,
+        stalled=seconds,
+        note=texts,
+        directed=st.none()
+        | st.builds(
+            DirectedStalls,
+            means=texts,
+            executed=numbers,
+            stalls=numbers,
+            stalled=seconds,
+            withheld=numbers,
+            functions=many(
+                st.builds(FunctionStalls, function=texts, kind=texts, executed=numbers, stalls=numbers, stalled=seconds)
+            ),
+            note=texts,
+        ),
+    ),
 )
 tallies = st.builds(Tally, failures=st.integers(0, 9), trials=st.integers(0, 9))
 verdicts = st.builds(

@@ -61,6 +61,27 @@ def test_quoting_reaches_the_shell_unharmed(connection: Guest) -> None:
     assert connection.run("""printf '%s|' "a b" 'c"d' $((1 + 1)); x=1; echo "$x" """, LONG).stdout == 'a b|c"d|2|1\n'
 
 
+def test_standard_input_reaches_the_command_whole_and_ends(connection: Guest, tmp_path: Path) -> None:
+    data = os.urandom(3 << 20)  # more than any window
+    done = connection.run(f"cat >{tmp_path}/got; echo end", LONG, stdin=data)
+    assert (done.status, done.stdout) == (0, "end\n")
+    assert (tmp_path / "got").read_bytes() == data
+
+
+def test_a_command_may_leave_its_standard_input_alone(connection: Guest) -> None:
+    assert connection.run("echo done; exit 3", LONG, stdin=b"x" * (3 << 20)).status == 3
+
+
+def test_a_command_that_never_reads_ends_at_its_deadline(connection: Guest) -> None:
+    done = connection.run("echo $$; sleep 60", 1.0, stdin=b"x" * (32 << 20))
+    assert done.timed_out
+    assert done.seconds < PROMPT
+    end = Deadline(LONG)
+    while _runs(int(done.stdout)):
+        assert not end.expired, "the command outlived its deadline"
+        time.sleep(0.02)
+
+
 def test_lines_are_handed_on_while_it_runs(connection: Guest, tmp_path: Path) -> None:
     lines: list[str] = []
 

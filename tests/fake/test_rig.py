@@ -24,7 +24,10 @@ import pytest
 from fakelinux import BREAKS, GOOD
 
 from rig import audit, perturb
+from rig.config import load
+from rig.pipeline import Options, Pipeline
 from rig.results import SCHEMA
+from rig.ui import Ui
 
 ROOT = Path(__file__).resolve().parents[2]
 CPUS = sorted(os.sched_getaffinity(0))
@@ -135,6 +138,7 @@ def world(tmp_path: Path) -> MakeWorld:
         *,
         trials: int = 1,
         edits: Sequence[tuple[str, str, str, str]] = (),
+        plugins: bool = False,
     ) -> World:
         root = tmp_path / "project"
         tree = fakelinux.make_tree(tmp_path / "linux")
@@ -152,7 +156,7 @@ def world(tmp_path: Path) -> MakeWorld:
         (root / "kconfigs/debug-vm.config").write_text("CONFIG_DEBUG_VM=y\n")
         (root / "guest-workloads").mkdir()
         (root / "guest-workloads/race.c").write_text("int main(void)\n{\n\treturn 0;\n}\n")
-        folder = fakeqemu.install(tmp_path / "bin").parent
+        folder = fakeqemu.install(tmp_path / "bin", plugins=plugins).parent
         path = f"{folder}{os.pathsep}{os.environ['PATH']}"
         return World(root, dict(os.environ) | {"PATH": path, "PYTHONPATH": str(ROOT), "CI": ""})
 
@@ -191,6 +195,13 @@ def test_pages_that_are_left_over_are_a_regression(world: MakeWorld) -> None:
     assert not any(character.isdigit() for character in finding["title"])
     looks = json.loads((made.latest / trial["evidence"] / "audit.json").read_text())
     assert looks["residue"] == [0, 500]
+
+
+def test_a_workload_that_did_not_run_leaves_nothing_to_audit(world: MakeWorld) -> None:
+    made = world(machine("KTAP version 1\nBail out! no space\n", status=99, left=counters(nr_inactive_file=500)))
+    assert made.rig("test").returncode == 4
+    assert made.statuses() == ["LOST"]
+    assert not any(trial["findings"] for trial in made.results()["trials"])
 
 
 def test_what_the_kernel_did_is_recorded_and_may_be_needed(world: MakeWorld) -> None:
@@ -232,7 +243,7 @@ def test_a_failed_case_is_a_regression_with_its_finding(world: MakeWorld) -> Non
 
 def test_the_patched_kernel_alone_is_compared_with_nothing(world: MakeWorld) -> None:
     here = world(machine(FAILED, status=1), trials=2)
-    assert "would run 2 trials: 1 cells x patched x 2" in here.rig("-n", "test", "sides=[patched]").stderr
+    assert "would run 2 trials of 1 cells on patched" in here.rig("-n", "test", "sides=[patched]").stderr
     done = here.rig("test", "sides=[patched]")
     assert done.returncode == 1, done.stderr
     assert "no base trial to compare with" in done.stdout
@@ -422,6 +433,57 @@ def test_threads_are_jittered_while_the_workload_runs_and_only_then(world: MakeW
     assert here.rig("rerun", str(here.latest / "trials/base/debug/small/race/tmpfs/0")).returncode == 0
     (again,) = (json.loads(path.read_text())["trial"] for path in here.latest.glob("trials/**/rerun-1/**/trial.json"))
     assert again["perturbation"]["kinds"] == sorted(able.means)
+
+
+def directed(here: World) -> list[dict[str, Any]]:
+    data = here.results()
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(data)
+    return [trial["perturbation"]["directed"] for trial in data["trials"]]
+
+
+def test_a_qemu_without_plugins_is_said_and_runs_all_the_same(world: MakeWorld) -> None:
+    here = world(machine())
+    done = here.rig("test", "perturb.stalls.share=0.2")
+    assert done.returncode == 0, done.stderr
+    assert "no stalls inside functions: this QEMU takes no plugin" in done.stderr
+    assert "-plugin: invalid option" in done.stderr
+    for one in directed(here):
+        assert (one["means"], one["stalls"]) == ("", 0)
+        assert "takes no plugin" in one["note"]
+    assert "-plugin" not in (here.latest / "trials/base/debug/small/race/tmpfs/0/qemu.cmd").read_text()
+
+
+def test_a_series_that_touches_no_function_is_said(world: MakeWorld) -> None:
+    before = json.dumps(machine())
+    here = world(machine(), edits=[("mm: nothing in C", "machine.json", before, before + "\n")], plugins=True)
+    done = here.rig("test", "perturb.stalls.share=0.2")
+    assert done.returncode == 0, done.stderr
+    assert all("touches no function" in one["note"] for one in directed(here))
+
+
+def test_a_kernel_without_kept_commands_is_stalled_by_its_symbols(world: MakeWorld) -> None:
+    """The fake kernel has symbols and no saved commands, and the fake QEMU loads no plugin: both are said."""
+    here = world(machine(), edits=[OTHER], plugins=True)
+    done = here.rig("test", "perturb.stalls.share=0.2")
+    assert done.returncode == 0, done.stderr
+    for one in directed(here):
+        assert "represented by their callers" in one["note"]
+        assert "QEMU has not loaded the plugin" in one["note"]
+        assert [(f["function"], f["kind"], f["stalls"]) for f in one["functions"]] == [("other", "touched", 0)]
+    for side in ("base", "patched"):
+        words = shlex.split((here.latest / f"trials/{side}/debug/small/race/tmpfs/0/qemu.cmd").read_text())
+        assert words[words.index("-plugin") + 1].endswith("/stalls.ctl")
+    assert here.rig("rerun", str(here.latest / "trials/base/debug/small/race/tmpfs/0")).returncode == 0
+    (again,) = here.latest.glob("trials/**/rerun-1/**/trial.json")
+    assert json.loads(again.read_text())["trial"]["perturbation"]["directed"]["functions"]
+
+
+def test_a_series_under_kvm_has_no_stalls_and_says_so(world: MakeWorld) -> None:
+    here = world(machine(), plugins=True)
+    pipeline = Pipeline(load(here.root / "rig.yaml", ["perturb.stalls.share=0.2"]), Options(jobs=1), Ui(quiet=True))
+    kit = pipeline.stall_kit([], "kvm")
+    assert kit.library is None
+    assert "need TCG" in kit.note
 
 
 def test_without_jitter_threads_are_left_alone(world: MakeWorld) -> None:

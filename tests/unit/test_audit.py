@@ -84,14 +84,22 @@ def test_a_gauge_that_stays_high_is_seen_and_one_within_its_slack_is_not(gauge: 
     assert titles(before, after, unmounted=False) == []
 
 
-@pytest.mark.parametrize("name", audit.POOL)
+def test_a_counter_that_stays_negative_is_seen_if_it_was_not_before() -> None:
+    negative = {**AFTER, "nr_mapped": 0, "negative_nr_mapped": 3}
+    assert titles(BEFORE, negative) == ["vmstat counter nr_mapped is negative"]
+    assert titles(negative, negative) == []
+
+
+@pytest.mark.parametrize("name", ["HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"])
 @pytest.mark.parametrize("gain", [-1, 1])
 def test_the_pool_of_huge_pages_is_exact(name: str, gain: int) -> None:
     before = {**AFTER, "HugePages_Total": 8, "HugePages_Free": 8, "HugePages_Rsvd": 1, "HugePages_Surp": 1}
     assert titles(before, before) == []
     after = {**before, name: before[name] + gain}
     (heading,) = titles(before, after)
-    assert name in heading
+    assert heading.startswith(f"leak: {name} is not")
+    smaller = {**before, "HugePages_Total": 7, "HugePages_Free": 7}  # what memory there was when it was put back
+    assert titles(before, smaller) == []
     assert titles(before, {**after, "HardwareCorrupted": 4}) == []  # memory failure dissolves huge pages
 
 

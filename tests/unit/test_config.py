@@ -73,6 +73,8 @@ def test_the_default_configuration_is_valid() -> None:
         (("workloads:", "sides: [base, base]\nworkloads:"), "rig.yaml:3: sides: a side stands twice, expected each"),
         (("workloads:", "perturb: {jiter: no}\nworkloads:"), "rig.yaml:3: perturb.jiter: unknown key, expected one of"),
         (("workloads:", "perturb: {length_ms: 0}\nworkloads:"), "expected greater than or equal to 1"),
+        (("workloads:", "perturb: {stalls: {shar: 0.1}}\nworkloads:"), "did you mean 'share'?"),
+        (("workloads:", "perturb: {stalls: {share: 0.9}}\nworkloads:"), "expected less than or equal to 0.5"),
         (("machines:", "machines: ["), "not valid YAML"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig import races
-from rig.hunt import FLOOR, median, quantile, relevance, rotation
+from rig.hunt import FLOOR, attention, median, quantile, relevance, rotation
 from rig.model import Cell
 
 names = st.sampled_from(["a", "b", "c", "d"])
@@ -125,3 +125,17 @@ def test_nothing_has_no_median_and_a_miss_is_endless() -> None:
     assert median([]) is quantile([], 0.9) is None
     assert median([1.0, math.inf, 3.0]) == 3.0
     assert median([1.0, math.inf]) == math.inf
+
+
+def test_what_concerns_the_series_comes_first_and_more_often() -> None:
+    near, far, other = (Cell(flavour="d", machine="m", workload=w, filesystem="tmpfs") for w in ("near", "far", "x"))
+    assert attention([far, near, other], {"near": 1.0, "x": 0.4}, 5, 1) == {near: 5, other: 5, far: 1}
+    assert list(attention([far, near, other], {"near": 1.0, "x": 0.4}, 5, 1)) == [near, other, far]
+    assert attention([far, near], {"near": 1.0}, 5, 0) == {near: 5, far: 0}
+    assert attention([far, near], {"near": 1.0}, 2, 9) == {near: 2, far: 2}  # never more than elsewhere
+
+
+def test_all_get_all_when_nothing_is_concerned_or_nobody_asks_for_less() -> None:
+    near, far = (Cell(flavour="d", machine="m", workload=w, filesystem="tmpfs") for w in ("near", "far"))
+    assert attention([far, near], {}, 5, 1) == {far: 5, near: 5}
+    assert attention([far, near], {"near": 1.0}, 5, None) == {near: 5, far: 5}

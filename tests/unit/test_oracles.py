@@ -147,6 +147,7 @@ TABLE: list[tuple[str, Evidence, Status, str, list[str]]] = [
         ["data"],
     ),
     ("taint alone", replace(GOOD, taint_after=1 << 9), Status.FAIL, "W (kernel issued warning)", ["taint"]),
+    ("taint of the rig's own module", replace(GOOD, taint_after=1 << 12 | 1 << 13), Status.PASS, "passed", []),
     ("old taint", replace(GOOD, taint_before=1 << 9, taint_after=1 << 9), Status.PASS, "passed", []),
     (
         "taint a splat does not explain",
@@ -278,6 +279,12 @@ def test_rule(evidence: Evidence, status: Status, reason: str, kinds: list[str])
     assert [finding.kind for finding in ruling.findings] == kinds
 
 
+def test_memory_that_a_splat_explains_is_its_echo() -> None:
+    alone, beside = judge(replace(GOOD, audit=(LEAK,))), judge(replace(GOOD, audit=(LEAK,), console=(splat(),)))
+    assert [finding.echo for finding in alone.findings] == [False]
+    assert [finding.echo for finding in beside.findings] == [False, True]
+
+
 def test_every_rule_is_used_by_the_table() -> None:
     used = {next(i for i, rule in enumerate(RULES) if rule(row[1])) for row in TABLE}
     assert used == set(range(len(RULES)))
@@ -316,6 +323,7 @@ def test_cases_of_a_lost_machine_are_lost() -> None:
 def test_taints_are_named() -> None:
     assert new_taints(0, 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14) == "BDWL"
     assert new_taints(1 << 9, 1 << 9 | 1 << len(TAINTS) | 1 << 40) == "??"
+    assert new_taints(0, 1 << 12 | 1 << 13 | 1 << 9) == "W"  # the rig's own module, and a warning
     assert new_taints(None, 512) == ""
     assert new_taints(0, None) == ""
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rig.accel import ProbeMachine
 from rig.errors import ConfigError
-from rig.qemu import TERMINAL, MachineShape, VmSpec, Wiring, argv, even_parts, kernel_cmdline
+from rig.qemu import TERMINAL, MachineShape, StallPlugin, VmSpec, Wiring, argv, even_parts, kernel_cmdline
 from rig.qmp import QmpError
 from rig.vm import EndKind, classify, forwarded_port
 
@@ -208,3 +208,12 @@ def test_the_forwarded_port() -> None:
 )
 def test_the_end_of_a_machine(reason: str, status: int, frozen: str, killed: bool, kind: EndKind) -> None:
     assert classify(reason=reason, status=status, frozen=frozen, killed=killed)[0] is kind
+
+
+def test_the_stall_plugin_is_loaded_under_tcg_and_refused_elsewhere() -> None:
+    plugin = StallPlugin(library=Path("/store/stall.so"), control=Path("/run/a,b/stalls.ctl"))
+    words = argv(replace(spec_of(), stalls=plugin))
+    assert words[words.index("-plugin") + 1] == "file=/store/stall.so,ctl=/run/a,,b/stalls.ctl"
+    assert "-plugin" not in argv(spec_of())
+    with pytest.raises(ConfigError, match="TCG"):
+        argv(replace(spec_of(accelerator="kvm"), stalls=plugin))

@@ -11,10 +11,11 @@ from rig.schedule import BOOT_FACTOR, BOOT_FLOOR, BootClock, execute, order, slo
 
 CELLS = tuple(Cell(flavour="d", machine="m", workload=w, filesystem="tmpfs") for w in "abc")
 BOTH = (Side.BASE, Side.PATCHED)
+FOUR = dict.fromkeys(CELLS, 4)
 
 
 def test_every_trial_once_and_the_sides_side_by_side() -> None:
-    tasks = order(CELLS, BOTH, 4)
+    tasks = order(CELLS, BOTH, FOUR)
     assert len(tasks) == len(set(tasks)) == 3 * 2 * 4
     pairs = list(zip(tasks[::2], tasks[1::2], strict=True))
     assert all(one[0] == other[0] and one[2] == other[2] and one[1] != other[1] for one, other in pairs)
@@ -23,9 +24,18 @@ def test_every_trial_once_and_the_sides_side_by_side() -> None:
 
 
 def test_one_side_alone_has_the_same_trials() -> None:
-    alone = order(CELLS, (Side.PATCHED,), 4)
+    alone = order(CELLS, (Side.PATCHED,), FOUR)
     assert len(alone) == len(set(alone)) == 3 * 4
-    assert alone == tuple(task for task in order(CELLS, BOTH, 4) if task[1] is Side.PATCHED)
+    assert alone == tuple(task for task in order(CELLS, BOTH, FOUR) if task[1] is Side.PATCHED)
+
+
+def test_a_cell_has_as_many_trials_as_it_was_given() -> None:
+    tasks = order(CELLS, BOTH, dict(zip(CELLS, (2, 0, 1), strict=True)))
+    assert [(cell.workload, index) for cell, side, index in tasks if side is Side.BASE] == [
+        ("a", 0),
+        ("c", 0),
+        ("a", 1),
+    ]
 
 
 def test_slots() -> None:
