@@ -165,7 +165,8 @@ static void last_words(int fd, char *text, size_t size)
 	lseek(fd, 0, SEEK_SET);
 	f = fdopen(dup(fd), "r");
 	while (f && fgets(line, sizeof(line), f)) {
-		bool tells = strstr(line, "fail") || strstr(line, "not ok") || strstr(line, "FAIL");
+		bool tells = strstr(line, "fail") || strstr(line, "FAIL") ||
+			     strstr(line, "not ok") || strstr(line, "error:");
 
 		line[strcspn(line, "\n")] = 0;
 		if (!line[strspn(line, " \t")] || (telling && !tells))

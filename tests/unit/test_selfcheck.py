@@ -336,6 +336,10 @@ def test_the_console_of_a_crash_on_purpose_is_read_right(crash: lkdtm.Crash) -> 
     assert ok, f"{kind}: {title}: {reason}"
 
 
+def test_there_is_a_console_for_each_crash_and_no_other() -> None:
+    assert {log.stem for log in CONSOLES.glob("lkdtm-*.log")} == {f"lkdtm-{one.name.lower()}" for one in lkdtm.CRASHES}
+
+
 @pytest.mark.parametrize(
     ("crash", "findings", "ok"),
     [
