@@ -35,7 +35,7 @@ def cmdline(cache: Path) -> tuple[str, ...]:
 
 
 def measure() -> int | None:
-    """Return the rate in kHz, in a quarter of a second; None where gcc or the counter is missing, or the rate is odd."""
+    """Return the rate in kHz, after a quarter of a second; None where gcc or the counter is missing, or it is odd."""
     with tempfile.TemporaryDirectory(prefix="rig-tsc-") as folder:
         program = Path(folder) / "tsc"
         made = proc.run(["gcc", "-O2", "-o", program, SOURCE], timeout=60)
