@@ -17,6 +17,8 @@ from rig.model import Cell
 
 #: The share of turns of a workload that concerns nothing, by one that concerns the patch with all that it does.
 FLOOR = 0.1
+#: Seconds of the first trial of each workload.
+SHORT = 3.0
 
 
 def relevance(driven: Iterable[str], concern: Mapping[str, float]) -> float:
@@ -60,6 +62,15 @@ def rotation(cells: Sequence[Cell], relevances: Mapping[str, float]) -> Iterator
         at, number, name = turns[0]
         yield next(own[name])
         heapq.heapreplace(turns, (at + 1 / weights[name], number, name))
+
+
+def growing(turn: int, longest: float) -> float:
+    """Return the seconds of a workload's trial in its turn number `turn`, counted from 0: SHORT, then twice that, and on.
+
+    Most of what can be found at all is found in the first seconds of the right workload, and nobody knows which one that
+    is: a short look at each comes before a long one at any (iterative deepening).
+    """
+    return min(longest, SHORT * 2.0 ** min(turn, 30))
 
 
 def _mixed(cells: Sequence[Cell]) -> list[Cell]:

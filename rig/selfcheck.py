@@ -262,7 +262,7 @@ class _Check:
                 spec_of(
                     pipeline, kernels[cell.flavour], cell, Side.PATCHED, index=used.trials, seed=first + used.trials
                 ),
-                budget=used.budget,
+                budget=used.budget(cell.workload),
                 wanted=control.signature,
                 stop_on_finding=True,
             )

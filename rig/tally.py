@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rig.detection import Cleared, Hunt, Outcome, Sighting
+from rig.hunt import growing
 from rig.model import Finding, Status, TrialResult
 from rig.verdict import causes, counts
 
@@ -31,11 +33,11 @@ class Tally:
         self.cells: list[str] = []
         self.useless: set[str] = set()  # cells that say nothing
         self._with_others = 0
+        self._turns: Counter[str] = Counter()  # of each workload
 
-    @property
-    def budget(self) -> float:
-        """Seconds of the next trial."""
-        return min(self._budget, self.limit - self.used)
+    def budget(self, workload: str) -> float:
+        """Return the seconds of the next trial, of this workload."""
+        return min(growing(self._turns[workload], self._budget), self.limit - self.used)
 
     @property
     def over(self) -> bool:
@@ -47,6 +49,7 @@ class Tally:
         """Take a trial into account; `where` is what its evidence is relative to."""
         self.trials += 1
         self.cells.append(result.cell.id)
+        self._turns[result.cell.workload] += 1
         sightings = [(finding, sighted(result, finding, where)) for finding in result.findings]
         match = next((sighting for finding, sighting in sightings if sees(finding.title)), None)
         if match is not None:

@@ -86,8 +86,10 @@ def ran(status: Status, *findings: Finding, seconds: float = 4.0, first: float |
 
 def test_a_hunt_ends_when_the_finding_was_seen_and_takes_the_time_until_then() -> None:
     tally = Tally(30, 10)
+    ours = cell("ext4").workload
+    assert tally.budget(ours) == SHORT
     tally.take(ran(Status.PASS, seconds=10.0), sees, WHERE)
-    assert (tally.over, tally.budget) == (False, 10)
+    assert (tally.over, tally.budget(ours), tally.budget("another")) == (False, 2 * SHORT, SHORT)
     tally.take(ran(Status.CRASH, BUG, seconds=5.0, first=3.5), sees, WHERE)
     done = tally.hunt(7)
     assert tally.over
@@ -105,7 +107,7 @@ def test_a_finding_that_nobody_saw_come_counts_at_the_end_of_its_trial() -> None
 def test_a_hunt_ends_when_its_time_is_used_up() -> None:
     tally = Tally(15, 10)
     tally.take(ran(Status.PASS, seconds=10.0), sees, WHERE)
-    assert (tally.over, tally.budget) == (False, 5)
+    assert (tally.over, tally.budget(cell("ext4").workload)) == (False, 5)  # all that is left
     tally.take(ran(Status.INCONCLUSIVE, seconds=5.0), sees, WHERE)
     assert tally.over
     assert (tally.hunt(1).outcome, tally.hunt(1).inconclusive) == (Outcome.MISSED, 1)
