@@ -65,10 +65,10 @@ def rotation(cells: Sequence[Cell], relevances: Mapping[str, float]) -> Iterator
 
 
 def growing(turn: int, longest: float) -> float:
-    """Return the seconds of a workload's trial in its turn number `turn`, counted from 0: SHORT, then twice that, and on.
+    """Return the seconds of a workload's trial in its turn number `turn`, counted from 0: SHORT, then twice that …
 
-    Most of what can be found at all is found in the first seconds of the right workload, and nobody knows which one that
-    is: a short look at each comes before a long one at any (iterative deepening).
+    Most of what can be found at all is found in the first seconds of the right workload, and nobody knows which one
+    that is: a short look at each comes before a long one at any (iterative deepening).
     """
     return min(longest, SHORT * 2.0 ** min(turn, 30))
 

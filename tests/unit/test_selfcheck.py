@@ -23,6 +23,7 @@ from rig.config import load
 from rig.controls import Control
 from rig.detection import Cleared, Hunt, Hunted, Outcome, Provoked, Selfcheck, Sighting, Summary
 from rig.errors import ConfigError
+from rig.hunt import SHORT
 from rig.model import Finding, Status, Timing
 from rig.selfcheck import choose, settle
 from rig.splats import scan_file
