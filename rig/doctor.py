@@ -38,6 +38,7 @@ NEEDS = (
     Need("git", "git", "base trees and series"),
     Need("gcc", "gcc", "kernels and workloads"),
     Need("make", "make", "kernels"),
+    Need("objdump", "binutils", "the instructions of the functions that a series touches"),
     Need("flex", "flex", "Kconfig"),
     Need("bison", "bison", "Kconfig"),
     Need("bc", "bc", "the kernel's time constants"),
