@@ -109,6 +109,7 @@ class Workload(Model):
     args: Mapping[str, str | int | float] = Field(default_factory=dict)
     filesystems: tuple[Filesystem, ...] = Field(("tmpfs",), min_length=1)
     races: Words = Field((), description="which it drives: names of races.py")
+    quick: bool = Field(False, description="needs no race and a second: comes first in a hunt")
     needs: Mapping[Name, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="kernel counters (coverage.py) that a pass takes, with the least they gain"
     )

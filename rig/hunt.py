@@ -11,7 +11,7 @@ import heapq
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from rig.model import Cell
 
@@ -19,6 +19,8 @@ from rig.model import Cell
 FLOOR = 0.1
 #: Seconds of the first trial of each workload.
 SHORT = 3.0
+#: Seconds of every trial of a workload that is quick.
+QUICK = 1.0
 
 
 def relevance(driven: Iterable[str], concern: Mapping[str, float]) -> float:
@@ -44,8 +46,13 @@ def attention(
     return {cell: trials if relevances.get(cell.workload) else min(trials, elsewhere) for cell in ranked}
 
 
-def rotation(cells: Sequence[Cell], relevances: Mapping[str, float]) -> Iterator[Cell]:
+def rotation(
+    cells: Sequence[Cell], relevances: Mapping[str, float], quick: Collection[str] = frozenset()
+) -> Iterator[Cell]:
     """Yield cells for ever, by the relevance of their workloads (name → 0 to 1); nothing when there are none.
+
+    Each cell of a workload that is `quick` and concerned at all comes once before anything else: what can be seen
+    without a race is seen on the right file system at once, or not at all.
 
     Workloads take turns by stride scheduling (Waldspurger and Weihl, 1995): one with twice the weight has twice the
     turns, evenly spread, and of equally relevant ones each comes once before any comes again. The cells of a workload
@@ -54,6 +61,7 @@ def rotation(cells: Sequence[Cell], relevances: Mapping[str, float]) -> Iterator
     by_workload: dict[str, list[Cell]] = defaultdict(list)
     for cell in dict.fromkeys(cells):
         by_workload[cell.workload].append(cell)
+    yield from (cell for cell in dict.fromkeys(cells) if cell.workload in quick and relevances.get(cell.workload))
     weights = {name: FLOOR + (1 - FLOOR) * min(1.0, max(0.0, relevances.get(name, 0.0))) ** 2 for name in by_workload}
     own = {name: itertools.cycle(_mixed(mine)) for name, mine in by_workload.items()}
     turns = [(1 / weights[name], number, name) for number, name in enumerate(by_workload)]

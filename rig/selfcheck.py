@@ -253,7 +253,8 @@ class _Check:
         lab = campaign.perturb_in(replace(lab, root=runs_at), pipeline, kernels.values())
         first = config.seed + STRIDE * number
         used = Tally(config.selfcheck.limit, config.budget)
-        for cell in hunt.rotation(pipeline.cells, pipeline.relevances):
+        quick = {name for name, workload in config.workloads.items() if workload.quick}
+        for cell in hunt.rotation(pipeline.cells, pipeline.relevances, quick):
             if used.over or len(used.useless) == len(pipeline.cells):
                 break
             if cell.id in used.useless:
@@ -262,7 +263,7 @@ class _Check:
                 spec_of(
                     pipeline, kernels[cell.flavour], cell, Side.PATCHED, index=used.trials, seed=first + used.trials
                 ),
-                budget=used.budget(cell.workload),
+                budget=used.budget(cell.workload, quick=cell.workload in quick),
                 wanted=control.signature,
                 stop_on_finding=True,
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rig.detection import Cleared, Hunt, Outcome, Sighting
-from rig.hunt import growing
+from rig.hunt import QUICK, growing
 from rig.model import Finding, Status, TrialResult
 from rig.verdict import causes, counts
 
@@ -35,9 +35,10 @@ class Tally:
         self._with_others = 0
         self._turns: Counter[str] = Counter()  # of each workload
 
-    def budget(self, workload: str) -> float:
+    def budget(self, workload: str, *, quick: bool = False) -> float:
         """Return the seconds of the next trial, of this workload."""
-        return min(growing(self._turns[workload], self._budget), self.limit - self.used)
+        wanted = QUICK if quick else growing(self._turns[workload], self._budget)
+        return min(wanted, self._budget, self.limit - self.used)
 
     @property
     def over(self) -> bool:

@@ -145,3 +145,11 @@ def test_all_get_all_when_nothing_is_concerned_or_nobody_asks_for_less() -> None
 def test_later_turns_are_longer_and_never_too_long(turn: int, longest: float) -> None:
     assert growing(turn, longest) <= growing(turn + 1, longest) <= longest
     assert growing(0, longest) == min(SHORT, longest)
+
+
+def test_what_needs_no_race_comes_first_and_once_per_cell() -> None:
+    fast = [Cell(flavour="d", machine="m", workload="fast", filesystem=fs) for fs in ("tmpfs", "ext4")]
+    slow = Cell(flavour="d", machine="m", workload="slow", filesystem="tmpfs")
+    concern = {"fast": 0.1, "slow": 1.0}
+    assert list(itertools.islice(rotation([slow, *fast], concern, {"fast"}), 4)) == [*fast, slow, slow]
+    assert next(rotation([slow, *fast], {"slow": 1.0}, {"fast"})) == slow  # concerned by nothing: no reason to hurry
