@@ -88,7 +88,7 @@ static const struct rig_program program = {
 };
 
 struct check {
-	const char *name;
+	struct rig_case common;
 	void (*pass)(void);
 	const char *(*unsupported)(void);
 	unsigned int most;	/* passes, 0 = as many as there is time for */
@@ -103,18 +103,13 @@ static char title_lost[96], title_wrong[96], title_other[96], title_zero[96], ti
 
 static void make_titles(void)
 {
-#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", check->name)
+#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", check->common.name)
 	TITLE(title_lost, "written data lost");
 	TITLE(title_wrong, "data of another page");
 	TITLE(title_other, "data that does not belong there");
 	TITLE(title_zero, "data in a hole");
 	TITLE(title_bus, "unexpected SIGBUS");
 #undef TITLE
-}
-
-static bool lie(const char *about)
-{
-	return !strcmp(rig_inject, about);
 }
 
 static bool on_disk(void)
@@ -328,7 +323,7 @@ static void pass_never_written(void)
 	for (i = 0; i < plan.pages; i++)
 		if (written[i])
 			judge_page(p + i * RIG_PAGE, i, FILE_GENERATION);
-	if (lie("garbage"))
+	if (rig_lies("garbage"))
 		write_pages(fd, 0, plan.pages, FILE_GENERATION, 1);
 	for (i = 0; i < plan.pages; i++) {
 		if (written[i])
@@ -372,7 +367,7 @@ static void pass_past_eof(void)
 	write_pages(fd, 0, plan.pages, FILE_GENERATION, plan.piece);
 	if (!stays)
 		fsync(fd);
-	if (!lie("eof"))
+	if (!rig_lies("eof"))
 		cut(fd, size);
 	p = map_pages(fd, 0, plan.pages, shared);
 	must_touch(p + rig_below(&rng, last + 1) * RIG_PAGE, 0);
@@ -529,7 +524,7 @@ static struct rss rss_error(int fd, char *table, unsigned int threads, uint64_t 
 	after = read_rss();
 	add_present(&want, p, plan.pages - plan.shift);
 	add_present(&want, table, threads * SLOT_PAGES);
-	if (lie("rss"))
+	if (rig_lies("rss"))
 		want.file++;
 	unmap_pages(p, plan.shift, plan.pages);
 	if (threads && mmap(table, TABLE_SIZE, PROT_NONE,
@@ -609,7 +604,7 @@ static void one_copy_round(int fd, long hole, const bool *holes)
 		rig_stamp_page(p + page * RIG_PAGE, COPY_GENERATION, page + plan.shift);
 		copied[page] = true;
 	}
-	if (lie("lost"))
+	if (rig_lies("lost"))
 		madvise(p, pages * RIG_PAGE, MADV_DONTNEED);
 	/* neighbours, one in so many and in either direction */
 	nr = 1 + rig_below(&rng, 20);
@@ -677,7 +672,7 @@ static void pass_sparse(void)
 			first = first < 0 ? i : first;
 		}
 	}
-	if (lie("index") && copy_file_range(fd, &(off_t){ 2 * RIG_PAGE }, fd, &(off_t){ RIG_PAGE },
+	if (rig_lies("index") && copy_file_range(fd, &(off_t){ 2 * RIG_PAGE }, fd, &(off_t){ RIG_PAGE },
 					    RIG_PAGE, 0) < 0)
 		rig_broken("copy_file_range: %s", strerror(errno));
 	/* started and not waited for: the faults below meet pages under writeback */
@@ -752,7 +747,7 @@ static void pass_mapcount(void)
 		k = mapped_by(maps, nr, i, pfns[i]);
 		/* a page that has moved in between says nothing */
 		if (k)
-			judge_mapcount(i + plan.shift, pfns[i], counts[i], k + lie("mapcount"));
+			judge_mapcount(i + plan.shift, pfns[i], counts[i], k + rig_lies("mapcount"));
 	}
 	for (k = 0; k < nr; k++)
 		unmap_pages(maps[k], plan.shift, plan.pages);
@@ -843,7 +838,7 @@ static void pass_poison(void)
 	if (on_disk())
 		fsync(fd);
 	/* the kernel may refuse, while somebody else has the page in his hands */
-	if (!lie("poison") && !poison_page(fd, page)) {
+	if (!rig_lies("poison") && !poison_page(fd, page)) {
 		drop_file(fd);
 		return;
 	}
@@ -851,7 +846,7 @@ static void pass_poison(void)
 	p = map_pages(fd, 0, plan.pages, true);
 	must_touch(p + (page - 1) * RIG_PAGE, page - 1);
 	must_touch(p + (page + 1) * RIG_PAGE, page + 1);
-	if (!on_disk() || lie("poison"))
+	if (!on_disk() || rig_lies("poison"))
 		judge_poisoned(fd, p, page);
 	for (i = 0; i < plan.pages; i++)
 		if (i != page || on_disk())
@@ -862,7 +857,7 @@ static void pass_poison(void)
 
 static const char *no_poison(void)
 {
-	if (lie("poison"))
+	if (rig_lies("poison"))
 		return NULL;	/* which does everything but poison */
 	if (!rig_own_machine())
 		return "poisons memory, which only a machine of the rig can spare";
@@ -874,13 +869,13 @@ static const char *no_poison(void)
 /* ---- cases ---- */
 
 static const struct check checks[] = {
-	{ "never-written", pass_never_written, no_fallocate, 0 },
-	{ "past-eof", pass_past_eof, maps_past_eof, 0 },
-	{ "rss", pass_rss, no_exact_rss, 0 },
-	{ "private-copies", pass_private_copies, NULL, 0 },
-	{ "sparse", pass_sparse, NULL, 0 },
-	{ "mapcount", pass_mapcount, no_kpagecount, 0 },
-	{ "poison", pass_poison, no_poison, MAX_POISONED },
+	{ { "never-written", 1 }, pass_never_written, no_fallocate, 0 },
+	{ { "past-eof", 1 }, pass_past_eof, maps_past_eof, 0 },
+	{ { "rss", 1 }, pass_rss, no_exact_rss, 0 },
+	{ { "private-copies", 1 }, pass_private_copies, NULL, 0 },
+	{ { "sparse", 1 }, pass_sparse, NULL, 0 },
+	{ { "mapcount", 1 }, pass_mapcount, no_kpagecount, 0 },
+	{ { "poison", 1 }, pass_poison, no_poison, MAX_POISONED },
 };
 
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
@@ -889,7 +884,7 @@ static void draw_plan(void)
 	static const long pages[] = { 24, 32, 40, 64, 96, 128 };
 	static const long pieces[] = { 1, 8, 16, 16, 64, MAX_PAGES };
 	static const long arounds[] = { 65536, 65536, 65536, 262144, 2 << 20 };
-	struct rig_rng draw = rig_rng_for(check->name, 0);
+	struct rig_rng draw = rig_rng_for(check->common.name, 0);
 	struct plan p;
 
 	p.pages = rig_pick(&draw, pages);
@@ -897,13 +892,7 @@ static void draw_plan(void)
 	p.shift = rig_below(&draw, 2) ? 0 : rig_below(&draw, 17);
 	p.fault_around = rig_pick(&draw, arounds);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(pages);
-	TAKE(piece);
-	TAKE(shift);
-	TAKE(fault_around);
-#undef TAKE
-	rig_diag("case %s", check->name);
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 	rig_param("pages", plan.pages);
 	rig_param("piece", plan.piece);
 	rig_param("shift", plan.shift);
@@ -918,7 +907,7 @@ static void check_main(void *arg)
 	struct rusage ru;
 
 	catch_bus();
-	rng = rig_rng_for(check->name, 1);
+	rng = rig_rng_for(check->common.name, 1);
 	do {
 		check->pass();
 		rig_count(C_PASSES, 1);
@@ -929,7 +918,14 @@ static void check_main(void *arg)
 	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
 }
 
-static void run_check(int64_t ns)
+static const char *unsupported(const void *c)
+{
+	const struct check *candidate = c;
+
+	return candidate->unsupported ? candidate->unsupported() : NULL;
+}
+
+static void judge_check(void)
 {
 	const struct rig_gate gates[] = {
 		{ C_PASSES, 1 },
@@ -937,59 +933,44 @@ static void run_check(int64_t ns)
 		{ C_POISONED, check->pass == pass_poison },
 	};
 
+	rig_case_end(check->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+}
+
+static void run_check(const void *c, int64_t ns)
+{
+	ns = rig_min(ns, PASS_NS);
+	check = c;
+	rig_case_begin(check->common.name);
 	draw_plan();
-	rig_case_begin();
 	make_titles();
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 4 * MAX_PAGES * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 4 * MAX_PAGES * RIG_PAGE / 1024);
+	rig_need_space(4 * MAX_PAGES * RIG_PAGE);
 	rig_fault_around(plan.fault_around);
 	rig_spawn(check_main, &ns);
 	/* a pass ends by itself; the time is there for one that never does */
 	rig_case_run(ns + RIG_STUCK_NS);
-	rig_case_end(check->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	judge_check();
 }
 
-static int self_test(void)
-{
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
-}
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = checks,
+	.size = sizeof(checks[0]),
+	.nr = RIG_COUNT(checks),
+	.even = true,
+	.unsupported = unsupported,
+	.run = run_check,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(checks)];
-	unsigned int i, nr = 0, able = 0;
 	long around;
 
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	for (i = 0; i < RIG_COUNT(checks); i++) {
-		if (!rig_wanted(checks[i].name))
-			continue;
-		why[i] = checks[i].unsupported ? checks[i].unsupported() : NULL;
-		nr++;
-		able += !why[i];
-	}
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
+	fs = rig_statfs();
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
+	rig_suite_plan(&suite);
 	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(checks); i++) {
-		check = &checks[i];
-		if (!rig_wanted(check->name))
-			continue;
-		if (why[i])
-			rig_skip(check->name, "unsupported: %s", why[i]);
-		else
-			run_check(rig_min((int64_t)(rig_budget * 1e9 / able), PASS_NS));
-	}
+	rig_suite_run(&suite);
 	rig_fault_around(around);
 	return rig_finish();
 }

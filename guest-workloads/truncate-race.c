@@ -71,27 +71,26 @@ static const int op_modes[] = {
 };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum op op;
 	bool shared;
 	bool cow;		/* readers also write their private copies */
-	unsigned int weight;	/* share of the budget */
 };
 
 /* Hole punch unmaps once and direct writes invalidate: both show what truncate's second unmap hides. */
 static const struct race races[] = {
-	{ "punch-private", OP_PUNCH, false, false, 8 },
-	{ "direct-private", OP_DIRECT, false, false, 8 },
-	{ "truncate-private", OP_TRUNCATE, false, false, 2 },
-	{ "extend-private", OP_EXTEND, false, false, 2 },
-	{ "truncate-cow", OP_TRUNCATE, false, true, 3 },
-	{ "punch-shared", OP_PUNCH, true, false, 2 },
-	{ "direct-shared", OP_DIRECT, true, false, 2 },
-	{ "truncate-shared", OP_TRUNCATE, true, false, 1 },
-	{ "extend-shared", OP_EXTEND, true, false, 1 },
-	{ "zero-private", OP_ZERO, false, false, 2 },
-	{ "collapse-private", OP_COLLAPSE, false, false, 2 },
-	{ "insert-private", OP_INSERT, false, false, 1 },
+	{ { "punch-private", 8 }, OP_PUNCH, false, false },
+	{ { "direct-private", 8 }, OP_DIRECT, false, false },
+	{ { "truncate-private", 2 }, OP_TRUNCATE, false, false },
+	{ { "extend-private", 2 }, OP_EXTEND, false, false },
+	{ { "truncate-cow", 3 }, OP_TRUNCATE, false, true },
+	{ { "punch-shared", 2 }, OP_PUNCH, true, false },
+	{ { "direct-shared", 2 }, OP_DIRECT, true, false },
+	{ { "truncate-shared", 1 }, OP_TRUNCATE, true, false },
+	{ { "extend-shared", 1 }, OP_EXTEND, true, false },
+	{ { "zero-private", 2 }, OP_ZERO, false, false },
+	{ { "collapse-private", 2 }, OP_COLLAPSE, false, false },
+	{ { "insert-private", 1 }, OP_INSERT, false, false },
 };
 
 enum counter {
@@ -446,7 +445,7 @@ static void mapper_main(void *arg)
 		readers[i].mapper = m;
 		readers[i].nr = i;
 		readers[i].base = slots + i * map_len();
-		readers[i].rng = rig_rng_for(race->name, 1000 * m->group->nr + 10 * m->nr + i);
+		readers[i].rng = rig_rng_for(race->common.name, 1000 * m->group->nr + 10 * m->nr + i);
 		if (i && pthread_create(&threads[i], NULL, reader_main, &readers[i])) {
 			rig_broken("pthread_create failed");
 			return;
@@ -761,7 +760,7 @@ static void mutator_main(void *arg)
 	uint64_t nr;
 
 	m.group = arg;
-	m.rng = rig_rng_for(race->name, 1000000 + m.group->nr);
+	m.rng = rig_rng_for(race->common.name, 1000000 + m.group->nr);
 	m.buf = mmap(NULL, PIECE_PAGES * RIG_PAGE, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (m.buf == MAP_FAILED) {
@@ -805,8 +804,9 @@ static bool huge_tmpfs(const struct statfs *fs)
 }
 
 /* Returns why the file system cannot do it, or NULL. */
-static const char *unsupported(const struct race *r)
+static const char *unsupported(const void *c)
 {
+	const struct race *r = c;
 	struct statfs fs;
 	const char *why = NULL;
 	int fd, direct_fd = -1;
@@ -864,7 +864,7 @@ static void draw_plan(unsigned int episode)
 	static const long quiets[] = { 32, 128, 512 };
 	static const long nices[] = { 0, 5, 10 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 65536, 2 << 20 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
@@ -888,40 +888,10 @@ static void draw_plan(unsigned int episode)
 	if (episode % 2)
 		sharpen(&p);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(groups);
-	TAKE(mappers);
-	TAKE(threads);
-	TAKE(pages);
-	TAKE(align);
-	TAKE(stride);
-	TAKE(chunk);
-	TAKE(fill);
-	TAKE(linger);
-	TAKE(quiet);
-	TAKE(nice);
-	TAKE(remap);
-	TAKE(populate);
-	TAKE(fault_around);
-#undef TAKE
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 }
 
 /* One line: a case has many episodes. The names are those of the options. */
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "groups:%ld,mappers:%ld,threads:%ld,pages:%ld,align:%ld,",
-		     plan.groups, plan.mappers, plan.threads, plan.pages, plan.align);
-	n += snprintf(text + n, sizeof(text) - n, "stride:%ld,chunk:%ld,fill:%ld,linger:%ld,",
-		      plan.stride, plan.chunk, plan.fill, plan.linger);
-	n += snprintf(text + n, sizeof(text) - n, "quiet:%ld,nice:%ld,remap:%ld,populate:%ld,",
-		      plan.quiet, plan.nice, plan.remap, plan.populate);
-	snprintf(text + n, sizeof(text) - n, "fault-around:%ld", plan.fault_around);
-	rig_diag("param e%u=%s", episode, text);
-}
-
 static void check_space(void)
 {
 	uint64_t want = 2ull * plan.groups * plan.pages * RIG_PAGE;
@@ -978,7 +948,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 	long i, k;
 
 	draw_plan(episode);
-	print_plan(episode);
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
 	check_space();
 	rig_case_again();
 	make_files(episode);
@@ -995,68 +965,46 @@ static void run_episode(unsigned int episode, int64_t ns)
 	close_files();
 }
 
-/* Several episodes, each with a plan of its own: one unlucky draw must not cost the whole case. */
-static void run_race(int64_t ns)
+static void judge_race(int64_t ns)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	unsigned int nr = rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
+	const int64_t second = 1000000000;
 	/* What a slow emulated machine manages and still sees a race in. */
 	const struct rig_gate gates[] = {
 		{ C_ROUNDS, rig_max(10, rig_min(200, 10 * ns / second)) },
 		{ C_COLLISIONS, rig_max(20, rig_min(1000, 100 * ns / second)) },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
-	make_titles();
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
 }
 
-static int self_test(void)
+static void run_race(const void *c, int64_t ns)
 {
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
+	race = c;
+	rig_case_begin(race->common.name);
+	make_titles();
+	rig_episodes(plan_ms, ns, run_episode);
+	judge_race(ns);
 }
+
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(races)];
-	unsigned int i, nr = 0, weights = 0;
 	long around;
 
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++)
-		nr += rig_wanted(races[i].name);
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	groups = rig_share(MAX_GROUPS * sizeof(*groups));
-	if (!groups)
-		rig_bail("shared memory: %s", strerror(errno));
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
+	rig_suite_plan(&suite);
 	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
-		if (rig_wanted(races[i].name) && !why[i])
-			weights += rig_weight(races[i].name, races[i].weight);
-	}
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (why[i])
-			rig_skip(race->name, "unsupported: %s", why[i]);
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
+	rig_suite_run(&suite);
 	rig_fault_around(around);
 	return rig_finish();
 }
