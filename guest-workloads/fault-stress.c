@@ -27,7 +27,6 @@
  */
 #include "rig.h"
 
-#include <pthread.h>
 
 #define MAX_PAGES	2048
 #define MAX_THREADS	8
@@ -269,7 +268,7 @@ static void write_page(struct worker *w, long page)
 	}
 	w->expected[page] = generation;
 	/* for the tests of the oracle: forget one write in 64 */
-	if (!strcmp(rig_inject, "lost") && !(w->generation % 64))
+	if (rig_lies("lost") && !(w->generation % 64))
 		memset(page_at(page), 0, RIG_PAGE);
 }
 
@@ -527,10 +526,8 @@ static char *map_memory(void)
 static void process_main(void *arg)
 {
 	static struct worker workers[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
 	unsigned int nr = (uintptr_t)arg;
-	struct rusage ru;
-	long i, started = 1;
+	long i;
 
 	rig_catch_bus();
 	base = map_memory();
@@ -543,19 +540,9 @@ static void process_main(void *arg)
 		workers[i].thread = i;
 		workers[i].rng = rig_rng_for(stress->common.name, 1 + nr * MAX_THREADS + i);
 	}
-	for (; started < plan.threads; started++) {
-		if (pthread_create(&threads[started], NULL, thread_main, &workers[started])) {
-			rig_broken("pthread_create failed");
-			break;
-		}
-	}
-	thread_main(&workers[0]);
-	for (i = 1; i < started; i++)
-		pthread_join(threads[i], NULL);
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
-	getrusage(RUSAGE_CHILDREN, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_run_threads(thread_main, workers, sizeof(workers[0]), plan.threads);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
+	rig_count_faults(C_FAULTS, RUSAGE_CHILDREN);
 }
 
 /* ---- cases ---- */
@@ -642,20 +629,11 @@ static void print_plan(void)
 
 static void make_file(void)
 {
-	long i, pages = plan.pages + plan.align;
-	static char page[RIG_PAGE];
-	struct statfs fs;
+	long pages = plan.pages + plan.align;
 
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 2 * pages * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * pages * RIG_PAGE / 1024);
+	rig_need_space(2 * pages * RIG_PAGE);
 	file_fd = rig_open_file("stress", 0, NULL);
-	for (i = 0; i < pages; i++) {
-		rig_stamp_page(page, FILE_GENERATION, i);
-		if (!rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-			rig_bail("write: %s", strerror(errno));
-	}
+	rig_stamp_file(file_fd, FILE_GENERATION, pages);
 }
 
 static void judge_stress(int64_t ns)
@@ -706,21 +684,18 @@ static const struct rig_suite suite = {
 	.size = sizeof(cases[0]),
 	.nr = RIG_COUNT(cases),
 	.even = true,
+	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_stress,
 };
 
 int main(int argc, char **argv)
 {
-	long around;
-
 	if (argc == 4 && !strcmp(argv[1], "--exec-child"))
 		return exec_child(argv[2], argv[3]);
 	rig_suite_start(&suite, argc, argv);
 
 	rig_suite_plan(&suite);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
 	rig_suite_run(&suite);
-	rig_fault_around(around);
 	return rig_finish();
 }

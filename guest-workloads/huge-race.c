@@ -234,16 +234,6 @@ static bool on_tmpfs(void)
 
 /* ---- mappings: aligned as the file is, or nothing huge is ever mapped ---- */
 
-/* Room for len bytes at a multiple of a huge page. */
-static char *aligned_room(size_t len)
-{
-	char *p = mmap(NULL, len + HUGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		return NULL;
-	return (char *)(((uintptr_t)p + HUGE_SIZE - 1) & ~(HUGE_SIZE - 1));
-}
-
 static char *map_at(char *room, size_t len, int prot, int flags, int fd)
 {
 	char *p = MAP_FAILED;
@@ -260,7 +250,7 @@ static char *map_at(char *room, size_t len, int prot, int flags, int fd)
 static char *map_file(const struct group *g, int prot, bool shared)
 {
 	size_t len = plan.pages * RIG_PAGE;
-	char *p = map_at(aligned_room(len), len, prot, shared ? MAP_SHARED : MAP_PRIVATE, g->fd);
+	char *p = map_at(rig_room(len), len, prot, shared ? MAP_SHARED : MAP_PRIVATE, g->fd);
 
 	if (!p)
 		rig_broken("mmap: %s", strerror(errno));
@@ -489,7 +479,7 @@ static void stamp_buffer(struct mutator *m, long first, long nr)
 	long i;
 
 	memset(m->buf, 0, nr * RIG_PAGE);
-	for (i = 0; i < nr && strcmp(rig_inject, "zero"); i++)
+	for (i = 0; i < nr && !rig_lies("zero"); i++)
 		if ((first + i) % plan.grain == 0)
 			rig_stamp_page(m->buf + i * RIG_PAGE, m->group->newest, first + i);
 }
@@ -576,7 +566,7 @@ static void round_punch(struct mutator *m, long first, long end)
 {
 	struct group *g = m->group;
 
-	if (strcmp(rig_inject, "stale") &&
+	if (!rig_lies("stale") &&
 	    fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first * RIG_PAGE,
 		      (end - first) * RIG_PAGE))
 		rig_broken("fallocate: %s", strerror(errno));
@@ -599,7 +589,7 @@ static void round_truncate(struct mutator *m, long first)
 	/* valid_pages before shrinks: the readers load them the other way round */
 	rig_store(&g->valid_pages, first);
 	rig_add(&g->shrinks, 1);
-	if (strcmp(rig_inject, "stale") && ftruncate(m->fd, size))
+	if (!rig_lies("stale") && ftruncate(m->fd, size))
 		rig_broken("ftruncate: %s", strerror(errno));
 	if (cut)
 		rig_store(&g->dead[first][RIG_TAIL], g->newest);
@@ -621,7 +611,7 @@ static void round_direct(struct mutator *m, long first, long end)
 
 	rig_store(&g->newest, dead + 1);
 	stamp_buffer(m, first, end - first);
-	if (strcmp(rig_inject, "stale") &&
+	if (!rig_lies("stale") &&
 	    !rig_pwrite_all(g->direct_fd, m->buf, (end - first) * RIG_PAGE, first * RIG_PAGE))
 		rig_broken("direct write: %s", strerror(errno));
 	for (i = first; i < end; i++) {
@@ -727,7 +717,7 @@ static void mutator_main(void *arg)
 		m.pagemap[i] = open(path, O_RDONLY | O_CLOEXEC);
 	}
 	while (!rig_stopped()) {
-		if (!strcmp(rig_inject, "idle"))
+		if (rig_lies("idle"))
 			rig_wait_change(&g->seq, rig_load(&g->seq));
 		else
 			mutate_once(&m);
@@ -792,7 +782,7 @@ static void own_write(struct owner *o, long first, long len)
 
 	for (i = first; i < first + len; i++) {
 		o->expected[i] = ++o->generation;
-		if (!strcmp(rig_inject, "lost") && !rig_below(&o->rng, 50))
+		if (rig_lies("lost") && !rig_below(&o->rng, 50))
 			continue;
 		rig_stamp_page(o->base + i * RIG_PAGE, o->generation, i);
 		o->counts[C_WRITES]++;
@@ -891,7 +881,7 @@ static void owner_main(void *arg)
 	o.group = race->backing == ANON ? NULL : m->group;
 	o.generation = 1;
 	o.rng = rig_rng_for(race->common.name, 5000000 + 100 * m->group->nr + m->nr);
-	o.base = map_at(aligned_room(len), len, PROT_READ | PROT_WRITE,
+	o.base = map_at(rig_room(len), len, PROT_READ | PROT_WRITE,
 			o.group ? MAP_PRIVATE : MAP_PRIVATE | MAP_ANONYMOUS,
 			o.group ? o.group->fd : -1);
 	if (!o.base) {
@@ -1021,14 +1011,14 @@ static void judge_pin(struct window *w)
 		rig_stamp_page(page, w->group->newest, w->page);
 		if (read(w->pipefd[0], through, sizeof(through)) != (ssize_t)sizeof(through))
 			rig_broken("pipe: %s", strerror(errno));
-		if (!strcmp(rig_inject, "pin"))
+		if (rig_lies("pin"))
 			memset(through, 0, sizeof(through));
 		if (!is_newest(w, through))
 			rig_found(title_pin, "page %ld: not what was written, generation %" PRIu64,
 				  w->page, w->group->newest);
 	}
 	/* else written through the pin, and in any case read through the mapping */
-	if (!strcmp(rig_inject, "lost"))
+	if (rig_lies("lost"))
 		memset(page, 0, RIG_PAGE);
 	if (!is_newest(w, page))
 		rig_found(title_lost, "page %ld: not what was written, generation %" PRIu64 "%s",
@@ -1402,21 +1392,18 @@ static const struct rig_suite suite = {
 	.cases = races,
 	.size = sizeof(races[0]),
 	.nr = RIG_COUNT(races),
+	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_race,
 };
 
 int main(int argc, char **argv)
 {
-	long around;
-
 	rig_suite_start(&suite, argc, argv);
 	groups = rig_share(MAX_GROUPS * sizeof(*groups));
 
 	rig_suite_plan(&suite);
 	make_mounts();
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
 	rig_suite_run(&suite);
-	rig_fault_around(around);
 	return rig_finish();
 }

@@ -41,7 +41,6 @@
 
 #include <linux/falloc.h>
 #include <linux/memfd.h>
-#include <pthread.h>
 
 #define HUGE_SIZE	(2ul << 20)
 #define POOL_FILE	"/proc/sys/vm/nr_hugepages"
@@ -340,7 +339,6 @@ static void *reader_main(void *arg)
 static void mapper_main(void *arg)
 {
 	static struct reader readers[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
 	struct mapper *m = arg;
 	long i;
 
@@ -354,14 +352,8 @@ static void mapper_main(void *arg)
 		readers[i].mapper = m;
 		readers[i].nr = i;
 		readers[i].rng = rig_rng_for(race->common.name, 1000 * m->group->nr + 10 * m->nr + i);
-		if (i && pthread_create(&threads[i], NULL, reader_main, &readers[i])) {
-			rig_broken("pthread_create failed");
-			return;
-		}
 	}
-	reader_main(&readers[0]);
-	for (i = 1; i < plan.threads; i++)
-		pthread_join(threads[i], NULL);
+	rig_run_threads(reader_main, readers, sizeof(readers[0]), plan.threads);
 }
 
 /* ---- mutators ---- */
@@ -393,7 +385,7 @@ static void fill(struct mutator *m, long first, long end, long percent)
 			continue;
 		if (!write_page(m->base + i * HUGE_SIZE, g->newest, i))
 			continue;	/* the pool is empty */
-		if (!strcmp(rig_inject, "zero"))
+		if (rig_lies("zero"))
 			memset(m->base + i * HUGE_SIZE, 0, HUGE_SIZE);
 		rig_store(&g->hole[i], 0);
 	}
@@ -416,7 +408,7 @@ static void mutate_once(struct mutator *m)
 		first = plan.pages - len;
 	end = first + len;
 	rig_add(&g->seq, 1);
-	if (!strcmp(rig_inject, "stale"))
+	if (rig_lies("stale"))
 		;		/* nothing is removed, and the readers are told that it was */
 	else if (race->op == OP_TRUNCATE)
 		resize(g, first);
@@ -447,7 +439,7 @@ static void mutator_main(void *arg)
 	if (plan.nice)
 		setpriority(PRIO_PROCESS, 0, plan.nice);
 	while (!rig_stopped()) {
-		if (!strcmp(rig_inject, "idle"))
+		if (rig_lies("idle"))
 			rig_wait_change(&m.group->seq, rig_load(&m.group->seq));
 		else
 			mutate_once(&m);
@@ -633,9 +625,9 @@ static void run_episode(unsigned int episode, int64_t ns)
 		rig_spawn(mutator_main, &groups[i]);
 	rig_case_run(ns);
 	stuck = rig_nr_workers;
-	if (!strcmp(rig_inject, "reserve") || !strcmp(rig_inject, "leak"))
+	if (rig_lies("reserve") || rig_lies("leak"))
 		kept = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS |
-			    MAP_HUGETLB | (strcmp(rig_inject, "leak") ? 0 : MAP_POPULATE), -1, 0);
+			    MAP_HUGETLB | (!rig_lies("leak") ? 0 : MAP_POPULATE), -1, 0);
 	if (!stuck)
 		count_pool(&before, false);
 	for (i = 0; i < plan.groups; i++) {

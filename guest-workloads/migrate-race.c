@@ -52,7 +52,6 @@
 #define MAX_PROCESSES	32
 #define MAX_THREADS	4
 #define MAX_REQUEST	2048	/* pages in one move_pages() */
-#define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
 #define WORDS		1024			/* offset of the threads' own words in a page */
 #define FIRST		1	/* generation of the stamps that a file is made with */
 
@@ -373,19 +372,14 @@ static void *thread_main(void *arg)
 static void process_main(void *arg)
 {
 	static struct mapper mappers[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
 	long nr = (long)arg, i;
 	char *slots;
 
 	rig_catch_bus();
 	/* neighbours from the start of a page table, so that the threads share it */
-	slots = mmap(NULL, plan.threads * map_len() + TABLE_SIZE, PROT_NONE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (slots == MAP_FAILED) {
-		rig_broken("mmap: %s", strerror(errno));
+	slots = rig_room(plan.threads * map_len());
+	if (!slots)
 		return;
-	}
-	slots = (char *)(((uintptr_t)slots + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1));
 	shared->pid[nr] = getpid();
 	for (i = 0; i < plan.threads; i++) {
 		mappers[i].process = nr;
@@ -393,14 +387,8 @@ static void process_main(void *arg)
 		mappers[i].base = slots + i * map_len();
 		mappers[i].generation = FIRST;
 		mappers[i].rng = rig_rng_for(race->common.name, 10 * nr + i);
-		if (i && pthread_create(&threads[i], NULL, thread_main, &mappers[i])) {
-			rig_broken("pthread_create failed");
-			return;
-		}
 	}
-	thread_main(&mappers[0]);
-	for (i = 1; i < plan.threads; i++)
-		pthread_join(threads[i], NULL);
+	rig_run_threads(thread_main, mappers, sizeof(mappers[0]), plan.threads);
 }
 
 /* ---- movers ---- */
@@ -685,19 +673,10 @@ static void zapper_main(void *arg)
 static const char *unsupported(const void *c)
 {
 	const struct race *r = c;
-	int fd;
 
 	if (!*rig_inject && !in_guest && !(nodes & (nodes - 1)))
 		return "one NUMA node, and compaction only in a guest of the rig";
-	if (r->look != LOOK_ZAP)
-		return NULL;
-	fd = rig_open_file("probe", 0, NULL);
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE)) {
-		close(fd);
-		return "hole punch is refused";
-	}
-	close(fd);
-	return NULL;
+	return r->look == LOOK_ZAP ? rig_no_punch() : NULL;
 }
 
 /*
@@ -761,24 +740,16 @@ static void draw_plan(unsigned int episode)
 
 static void make_file(unsigned int episode)
 {
-	static char page[RIG_PAGE];
-	struct statfs fs;
 	long i;
 
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 2 * MAX_PAGES * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * MAX_PAGES * RIG_PAGE / 1024);
-	on_tmpfs = fs.f_type == TMPFS_MAGIC;
+	rig_need_space(2 * MAX_PAGES * RIG_PAGE);
+	on_tmpfs = rig_statfs().f_type == TMPFS_MAGIC;
 	memset(shared->addr, 0, sizeof(shared->addr));
 	shared->moving = 0;
 	file_fd = rig_open_file("migrate", episode, NULL);
-	for (i = 0; i < plan.pages; i++) {
-		rig_stamp_page(page, FIRST, i);
+	for (i = 0; i < plan.pages; i++)
 		shared->stored[i] = FIRST;
-		if (!rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-			rig_bail("write: %s", strerror(errno));
-	}
+	rig_stamp_file(file_fd, FIRST, plan.pages);
 	if (rig_below(&(struct rig_rng){ rig_seed + episode }, 2))
 		fsync(file_fd);
 }
@@ -890,14 +861,13 @@ static const struct rig_suite suite = {
 	.cases = races,
 	.size = sizeof(races[0]),
 	.nr = RIG_COUNT(races),
+	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_race,
 };
 
 int main(int argc, char **argv)
 {
-	long around;
-
 	rig_suite_start(&suite, argc, argv);
 	shared = rig_share(sizeof(*shared));
 	in_guest = rig_own_machine();
@@ -905,8 +875,6 @@ int main(int argc, char **argv)
 
 	rig_suite_plan(&suite);
 	rig_diag("nodes %#" PRIx64, nodes);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
 	rig_suite_run(&suite);
-	rig_fault_around(around);
 	return rig_finish();
 }

@@ -432,22 +432,11 @@ static void draw_plan(unsigned int episode)
 /* Clean and, on a disk, written: poison must find nothing that only it would lose. */
 static void make_file(unsigned int episode)
 {
-	static char page[RIG_PAGE];
-	struct statfs fs;
-	long i;
-
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 2 * MAX_PAGES * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * MAX_PAGES * RIG_PAGE / 1024);
+	rig_need_space(2 * MAX_PAGES * RIG_PAGE);
 	only_copy = race->kind == ON_ANON || rig_lies("data") ||
-		    (race->kind == ON_FILE && fs.f_type == TMPFS_MAGIC);
+		    (race->kind == ON_FILE && rig_statfs().f_type == TMPFS_MAGIC);
 	file_fd = rig_open_file("poison", episode, NULL);
-	for (i = 0; i < plan.pages; i++) {
-		rig_stamp_page(page, 1, i);
-		if (!rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-			rig_bail("write: %s", strerror(errno));
-	}
+	rig_stamp_file(file_fd, 1, plan.pages);
 	if (fsync(file_fd))
 		rig_bail("fsync: %s", strerror(errno));
 }
@@ -507,22 +496,19 @@ static const struct rig_suite suite = {
 	.cases = races,
 	.size = sizeof(races[0]),
 	.nr = RIG_COUNT(races),
+	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_race,
 };
 
 int main(int argc, char **argv)
 {
-	long around;
-
 	rig_suite_start(&suite, argc, argv);
 	shared = rig_share(sizeof(*shared));
 	in_guest = rig_own_machine();
 	kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 
 	rig_suite_plan(&suite);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
 	rig_suite_run(&suite);
-	rig_fault_around(around);
 	return rig_finish();
 }

@@ -200,11 +200,6 @@ static char *map_file(int fd, long pages)
 	return p;
 }
 
-static bool all_zero(const char *p, size_t len)
-{
-	return !len || (!*p && !memcmp(p, p + 1, len - 1));
-}
-
 /* ---- taking pages out of memory ---- */
 
 /* Returns how many pages of the mapping are not in the page cache. */
@@ -413,7 +408,6 @@ static void reader_main(void *arg)
 		.group = a->group, .nr = a->nr, .maps = a->nr % 2 == 0,
 		.rng = rig_rng_for(race->common.name, 2000 + 10 * a->group->nr + a->nr),
 	};
-	struct rusage ru;
 	long i, step;
 
 	rig_catch_bus();
@@ -426,8 +420,7 @@ static void reader_main(void *arg)
 		if (r.maps)
 			madvise(r.base, plan.pages * RIG_PAGE, MADV_DONTNEED);
 	}
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
 }
 
 /* ---- mutators of a file ---- */
@@ -469,7 +462,7 @@ static void look_removed(struct group *g, off_t from, off_t to)
 			rig_broken("read: %s", strerror(errno));
 			return;
 		}
-		if (all_zero(buf, n))
+		if (rig_all_zero(buf, n))
 			continue;
 		for (i = 0; i < n && !buf[i]; i++)
 			;
@@ -888,7 +881,6 @@ static void anon_main(void *arg)
 	static struct owner o;
 	struct actor *a = arg;
 	struct group *g = a->group;
-	struct rusage ru;
 
 	o.nr = g->nr * (MAX_READERS + 1) + a->nr;
 	o.rng = rig_rng_for(race->common.name, 5000 + o.nr);
@@ -905,8 +897,7 @@ static void anon_main(void *arg)
 		rig_count(C_ROUNDS, 1);
 	}
 	check_owned(&o);
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
 }
 
 /* ---- cases ---- */
@@ -914,27 +905,13 @@ static void anon_main(void *arg)
 static const char *unsupported(const void *c)
 {
 	const struct race *r = c;
-	const char *why = NULL;
-	int fd, direct = -1;
 
 	/* a lie is found without swap as well */
 	if ((r->kind == ANON || (!on_disk() && r->kind != LAZYFREE)) && no_swap && !*rig_inject)
 		return no_swap;
-	if (r->kind == PUNCH) {
-		fd = rig_open_file("probe", 0, NULL);
-		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE))
-			why = "hole punch is refused";
-		close(fd);
-	}
-	if (r->kind == LAZYFREE && !own_machine) {
-		fd = rig_open_file("probe", 1, &direct);
-		if (direct < 0)
-			why = "O_DIRECT is refused";
-		else
-			close(direct);
-		close(fd);
-	}
-	return why;
+	if (r->kind == PUNCH)
+		return rig_no_punch();
+	return r->kind == LAZYFREE && !own_machine ? rig_no_direct() : NULL;
 }
 
 /* One line: a case has many episodes. The names are those of the options. */
@@ -996,14 +973,9 @@ static void make_files(unsigned int episode)
 {
 	struct group *g;
 	int direct, loop;
-	uint64_t want;
 	long i;
 
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	want = 2 * plan.groups * plan.pages * RIG_PAGE;
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < want)
-		rig_bail("%s: less than %" PRIu64 " KiB free", rig_dir, want / 1024);
+	rig_need_space(2 * plan.groups * plan.pages * RIG_PAGE);
 	memset(groups, 0, MAX_GROUPS * sizeof(*groups));
 	for (i = 0; i < plan.groups; i++) {
 		g = &groups[i];
@@ -1104,6 +1076,7 @@ static const struct rig_suite suite = {
 	.cases = races,
 	.size = sizeof(races[0]),
 	.nr = RIG_COUNT(races),
+	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_race,
 };
@@ -1122,8 +1095,6 @@ static const char *get_swap(void)
 
 int main(int argc, char **argv)
 {
-	long around;
-
 	rig_suite_start(&suite, argc, argv);
 	groups = rig_share(MAX_GROUPS * sizeof(*groups));
 	fs = rig_statfs();
@@ -1134,8 +1105,6 @@ int main(int argc, char **argv)
 	rig_suite_plan(&suite);
 	rig_diag("actual swap_kb=%" PRId64 " cgroup=%d", rig_stat("/proc/meminfo", "SwapTotal"),
 		 have_cgroup);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
 	rig_suite_run(&suite);
-	rig_fault_around(around);
 	return rig_finish();
 }

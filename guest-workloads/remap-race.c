@@ -44,7 +44,6 @@
 #define MAX_PAGES	500	/* less than a page table, so that nothing moves as a whole */
 #define MAX_HOT		32	/* more in one flush would flush everything */
 #define MAX_READERS	16
-#define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
 
 enum kind { MOVE, ZAP, EXEC };
 
@@ -554,8 +553,7 @@ static const char *copy_program(void)
 static const char *unsupported(const void *c)
 {
 	const struct race *r = c;
-	const char *why = NULL;
-	int fd;
+	const char *why;
 
 	if (r->kind == EXEC) {
 		why = copy_program();
@@ -563,10 +561,7 @@ static const char *unsupported(const void *c)
 			unlink(exec_path);
 		return why;
 	}
-	fd = rig_open_file("probe", 0, NULL);
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE))
-		why = "hole punch is refused";
-	close(fd);
+	why = rig_no_punch();
 	if (!why && rig_cpus() < 2)
 		why = "one CPU";
 	return why;
@@ -603,29 +598,16 @@ static void draw_plan(unsigned int episode)
 
 static void make_file(unsigned int episode)
 {
-	static char page[RIG_PAGE];
-	struct statfs fs;
-	char *area;
-	long i;
-
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 2 * MAX_PAGES * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * MAX_PAGES * RIG_PAGE / 1024);
+	rig_need_space(2 * MAX_PAGES * RIG_PAGE);
 	memset(shared, 0, sizeof(*shared));
 	shared->newest = 1;
 	file_fd = rig_open_file("remap", episode, NULL);
-	for (i = 0; i < plan.pages; i++) {
-		rig_stamp_page(page, 1, i);
-		if (!rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-			rig_bail("write: %s", strerror(errno));
-	}
+	rig_stamp_file(file_fd, 1, plan.pages);
 	/* two page tables; at the start of one, and `shift` pages into the other */
-	area = mmap(NULL, 3 * TABLE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (area == MAP_FAILED)
-		rig_bail("mmap: %s", strerror(errno));
-	places[0] = (char *)(((uintptr_t)area + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1));
-	places[1] = places[0] + TABLE_SIZE + plan.shift * RIG_PAGE;
+	places[0] = rig_room(2 * RIG_TABLE);
+	if (!places[0])
+		rig_bail("%s", rig_shared->broken_why);
+	places[1] = places[0] + RIG_TABLE + plan.shift * RIG_PAGE;
 }
 
 static void run_episode(unsigned int episode, int64_t ns)
@@ -653,7 +635,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 	rig_spawn(process_main, NULL);
 	rig_spawn(remover_main, NULL);
 	rig_case_run(ns);
-	munmap(places[0], 2 * TABLE_SIZE);
+	munmap(places[0], 2 * RIG_TABLE);
 	close(file_fd);
 }
 
@@ -687,22 +669,19 @@ static const struct rig_suite suite = {
 	.cases = races,
 	.size = sizeof(races[0]),
 	.nr = RIG_COUNT(races),
+	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_race,
 };
 
 int main(int argc, char **argv)
 {
-	long around;
-
 	if (argc == 3 && !strcmp(argv[1], "--exec-child"))
 		return exec_child(argv[2]);
 	rig_suite_start(&suite, argc, argv);
 	shared = rig_share(sizeof(*shared));
 
 	rig_suite_plan(&suite);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
 	rig_suite_run(&suite);
-	rig_fault_around(around);
 	return rig_finish();
 }

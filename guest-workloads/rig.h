@@ -80,6 +80,9 @@
 #define RIG_ATTRIBUTE(a)	__attribute__((a))
 #define RIG_PRINTF(f, a)	RIG_ATTRIBUTE(__format__(printf, f, a))
 
+#define RIG_PAGE		4096ul
+#define RIG_TABLE		(512 * RIG_PAGE)	/* mapped by one page table */
+
 /* ---- what the workload says about itself, and what it was asked ---- */
 
 struct rig_option {
@@ -488,6 +491,15 @@ static inline void rig_count(unsigned int counter, uint64_t n)
 {
 	if (n)
 		__atomic_fetch_add(&rig_shared->counters[counter], n, __ATOMIC_RELAXED);
+}
+
+/* Adds the page faults of RUSAGE_SELF or RUSAGE_CHILDREN. */
+static inline void rig_count_faults(unsigned int counter, int who)
+{
+	struct rusage ru;
+
+	if (!getrusage(who, &ru))
+		rig_count(counter, ru.ru_minflt + ru.ru_majflt);
 }
 
 /* Adds what a worker has counted by itself, and lets it begin anew. */
@@ -913,9 +925,31 @@ static inline bool rig_pread_all(int fd, void *buf, size_t len, off_t offset)
 	return true;
 }
 
-/* ---- what the kernel counts and shows ---- */
+/* Why it cannot punch holes, or NULL. */
+static inline
+const char *rig_no_punch(void)
+{
+	int fd = rig_open_file("probe", 0, NULL);
+	int bad = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE);
 
-#define RIG_PAGE	4096ul
+	close(fd);
+	return bad ? "hole punch is refused" : NULL;
+}
+
+/* Why it cannot read and write directly, or NULL. */
+static inline
+const char *rig_no_direct(void)
+{
+	int direct, fd = rig_open_file("probe", 0, &direct);
+
+	close(fd);
+	if (direct < 0)
+		return "O_DIRECT is refused";
+	close(direct);
+	return NULL;
+}
+
+/* ---- what the kernel counts and shows ---- */
 
 /* The value of a line `name value` or `name: value kB`, or -1 when there is none. */
 static inline int64_t rig_stat(const char *path, const char *name)
@@ -1018,6 +1052,8 @@ static inline int64_t rig_kpage(const char *path, uint64_t pfn)
 	return value;
 }
 
+/* ---- knobs ---- */
+
 /*
  * Knobs of procfs and sysfs that a workload turns are put back when it exits,
  * the last one first. A worker leaves through _exit() and puts back nothing.
@@ -1096,6 +1132,43 @@ static inline bool rig_turn(const char *path, const char *text)
 	}
 	return true;
 }
+
+/*
+ * Which files of the tmpfs below --dir get huge pages: what its option huge=
+ * says, "never" without one, "force" where the kernel makes them all huge.
+ * NULL when it cannot be told.
+ */
+static inline
+const char *rig_tmpfs_huge(void)
+{
+	static char policy[32];
+	char line[1024], dev[32];
+	const char *option;
+	struct stat st;
+	FILE *f;
+
+	if (rig_read_choice("/sys/kernel/mm/transparent_hugepage/shmem_enabled", policy,
+			    sizeof(policy)) && !strcmp(policy, "force"))
+		return policy;
+	if (stat(rig_dir, &st))
+		return NULL;
+	f = fopen("/proc/self/mountinfo", "re");
+	if (!f)
+		return NULL;
+	snprintf(policy, sizeof(policy), "never");
+	snprintf(dev, sizeof(dev), " %u:%u ", major(st.st_dev), minor(st.st_dev));
+	while (fgets(line, sizeof(line), f)) {
+		option = strstr(line, "huge=");
+		if (!option || !strstr(line, dev))
+			continue;
+		option += strlen("huge=");
+		snprintf(policy, sizeof(policy), "%.*s", (int)strcspn(option, "\n, "), option);
+	}
+	fclose(f);
+	return policy;
+}
+
+/* ---- nodes, CPUs and time ---- */
 
 /* The NUMA nodes that have memory, at most 64, as a mask; 1 where the kernel does not say. */
 static inline uint64_t rig_nodes(void)
@@ -1208,6 +1281,19 @@ static inline void rig_stamp_page(void *page, uint64_t generation, uint64_t inde
 	rig_stamp_write(rig_stamp_at(page, RIG_TAIL), generation, index, RIG_TAIL);
 }
 
+/* Fills the first pages of a file with stamps, before there is any worker. */
+static inline void rig_stamp_file(int fd, uint64_t generation, uint64_t pages)
+{
+	static char page[RIG_PAGE];
+	uint64_t i;
+
+	for (i = 0; i < pages; i++) {
+		rig_stamp_page(page, generation, i);
+		if (!rig_pwrite_all(fd, page, RIG_PAGE, i * RIG_PAGE))
+			rig_bail("write: %s", strerror(errno));
+	}
+}
+
 static inline struct rig_stamp rig_stamp_read(const struct rig_stamp *s)
 {
 	struct rig_stamp copy;
@@ -1300,6 +1386,29 @@ static inline void rig_self_test_stamps(void)
 	rig_expect("future", &s, RIG_FUTURE);
 }
 
+/* ---- mappings, and what is in them ---- */
+
+/*
+ * Room for len bytes from the start of a page table on, with nothing mapped
+ * into it. Returns NULL after rig_broken().
+ */
+static inline char *rig_room(size_t len)
+{
+	char *p = mmap(NULL, len + RIG_TABLE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED) {
+		rig_broken("mmap: %s", strerror(errno));
+		return NULL;
+	}
+	return (char *)(((uintptr_t)p + RIG_TABLE - 1) & ~(RIG_TABLE - 1));
+}
+
+/* Returns true when all of it is zero, and when there is nothing. */
+static inline bool rig_all_zero(const char *p, size_t len)
+{
+	return !len || (!*p && !memcmp(p, p + 1, len - 1));
+}
+
 /* ---- SIGBUS: legal past the end of a file, so it is an answer, not an end ---- */
 
 static __thread sigjmp_buf rig_bus_env;
@@ -1347,6 +1456,7 @@ struct rig_suite {
 	const void *cases;	/* an array of structs that begin with a struct rig_case */
 	size_t size;		/* of one of them */
 	unsigned int nr;
+	bool fault_around;	/* the cases set fault_around_bytes, which is put back */
 	bool even;		/* equal shares of the budget, also with --favour */
 	/* Why this machine cannot run a case, or NULL. Asked once, before any of them runs. */
 	const char *(*unsupported)(const void *c);
@@ -1401,6 +1511,7 @@ static inline void rig_suite_plan(const struct rig_suite *s)
 static inline void rig_suite_run(const struct rig_suite *s)
 {
 	const char *why[RIG_MAX_CASES] = { NULL };
+	const long around = rig_read_long(RIG_FAULT_AROUND, 0);
 	const struct rig_case *c;
 	unsigned int i, weights = 0;
 
@@ -1417,6 +1528,8 @@ static inline void rig_suite_run(const struct rig_suite *s)
 		else
 			s->run(c, rig_budget * 1e9 * rig_share_of(s, c) / weights);
 	}
+	if (s->fault_around)
+		rig_fault_around(around);
 }
 
 #endif /* RIG_H */

@@ -47,7 +47,6 @@
 #define MAX_MAPPINGS	6
 #define MAX_POISONED	3	/* pages that one run takes from the machine */
 #define SLOT_PAGES	32	/* of each thread in the page table that they share */
-#define TABLE_SIZE	(512 * RIG_PAGE)
 #define FILE_GENERATION	1	/* of what is written first */
 #define NEXT_GENERATION	2	/* of what is written over it */
 #define COPY_GENERATION	3	/* of private copies */
@@ -234,11 +233,6 @@ static bool must_touch(const char *p, long index)
 	return false;
 }
 
-static bool all_zero(const char *p, size_t len)
-{
-	return !len || (!*p && !memcmp(p, p + 1, len - 1));
-}
-
 /* What kpageflags say, for the detail of a finding; 0 where they say nothing. */
 static uint64_t flags_of(const void *page)
 {
@@ -258,7 +252,7 @@ static void judge_page(const char *page, uint64_t index, uint64_t want)
 	if (!must_touch(page, index))
 		return;
 	if (!want) {
-		if (!all_zero(page, RIG_PAGE))
+		if (!rig_all_zero(page, RIG_PAGE))
 			rig_found(title_zero, "page %" PRIu64 ", pagemap %#" PRIx64 ", kpageflags %#"
 				  PRIx64, index, rig_pagemap(page), flags_of(page));
 		return;
@@ -329,10 +323,10 @@ static void pass_never_written(void)
 		if (written[i])
 			continue;
 		rig_count(C_LOOKS, 1);
-		if (must_touch(p + i * RIG_PAGE, i) && !all_zero(p + i * RIG_PAGE, RIG_PAGE))
+		if (must_touch(p + i * RIG_PAGE, i) && !rig_all_zero(p + i * RIG_PAGE, RIG_PAGE))
 			rig_found(title, "page %ld begins with %#" PRIx64 ", kpageflags %#" PRIx64, i,
 				  *(uint64_t *)(p + i * RIG_PAGE), flags_of(p + i * RIG_PAGE));
-		if (rig_pread_all(fd, page, RIG_PAGE, i * RIG_PAGE) && !all_zero(page, RIG_PAGE))
+		if (rig_pread_all(fd, page, RIG_PAGE, i * RIG_PAGE) && !rig_all_zero(page, RIG_PAGE))
 			rig_found(title_read, "page %ld begins with %#" PRIx64, i,
 				  *(uint64_t *)page);
 	}
@@ -382,7 +376,7 @@ static void pass_past_eof(void)
 				  PRIx64, i, last + 1, entry, flags_of(p + i * RIG_PAGE));
 	}
 	tail = (last + 1) * RIG_PAGE - size;
-	if (!all_zero(p + size, tail))
+	if (!rig_all_zero(p + size, tail))
 		rig_found(title_tail, "the last %zu bytes of page %ld", tail, last);
 	for (i = last + 1; i < plan.pages; i++) {
 		if (touch(p + i * RIG_PAGE))
@@ -397,27 +391,15 @@ static void pass_past_eof(void)
 /* Files here are smaller than a huge page: of all policies only these give one all the same. */
 static const char *maps_past_eof(void)
 {
-	char line[1024], dev[32];
-	const char *why = NULL;
-	struct stat st;
-	FILE *f;
+	const char *policy = rig_tmpfs_huge();
 
 	if (on_disk())
 		return NULL;
-	f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
-	if (f && fgets(line, sizeof(line), f) && strstr(line, "[force]"))
-		why = "tmpfs maps huge pages past the end on purpose";
-	if (f)
-		fclose(f);
-	f = fopen("/proc/self/mountinfo", "re");
-	if (!f || stat(rig_dir, &st))
+	if (!policy)
 		return "no /proc/self/mountinfo";
-	snprintf(dev, sizeof(dev), " %u:%u ", major(st.st_dev), minor(st.st_dev));
-	while (fgets(line, sizeof(line), f))
-		if (strstr(line, dev) && strstr(line, "huge=always"))
-			why = "tmpfs maps huge pages past the end on purpose";
-	fclose(f);
-	return why;
+	if (!strcmp(policy, "always") || !strcmp(policy, "force"))
+		return "tmpfs maps huge pages past the end on purpose";
+	return NULL;
 }
 
 /* ---- rss ---- */
@@ -527,7 +509,7 @@ static struct rss rss_error(int fd, char *table, unsigned int threads, uint64_t 
 	if (rig_lies("rss"))
 		want.file++;
 	unmap_pages(p, plan.shift, plan.pages);
-	if (threads && mmap(table, TABLE_SIZE, PROT_NONE,
+	if (threads && mmap(table, RIG_TABLE, PROT_NONE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
 	    MAP_FAILED)
 		rig_broken("mmap: %s", strerror(errno));
@@ -563,7 +545,7 @@ static void pass_rss(void)
 	static unsigned int nr;
 	uint64_t salt = rig_random(&rng);
 	unsigned int threads = rig_min(MAX_THREADS, rig_cpus() + 1);
-	char *table = mmap(NULL, 2 * TABLE_SIZE, PROT_NONE,
+	char *table = mmap(NULL, 2 * RIG_TABLE, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	int fd = new_file();
 
@@ -576,9 +558,9 @@ static void pass_rss(void)
 		fsync(fd);
 	judge_rss(fd, NULL, 0, salt);
 	if (nr++ % 2 == 0)
-		judge_rss(fd, (char *)(((uintptr_t)table + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1)),
+		judge_rss(fd, (char *)(((uintptr_t)table + RIG_TABLE - 1) & ~(RIG_TABLE - 1)),
 			  threads, salt);
-	munmap(table, 2 * TABLE_SIZE);
+	munmap(table, 2 * RIG_TABLE);
 	drop_file(fd);
 }
 
@@ -904,7 +886,6 @@ static void check_main(void *arg)
 {
 	const int64_t end = rig_now() + *(int64_t *)arg;
 	unsigned int nr = 0;
-	struct rusage ru;
 
 	catch_bus();
 	rng = rig_rng_for(check->common.name, 1);
@@ -914,8 +895,7 @@ static void check_main(void *arg)
 		plan.piece = given.piece >= 0 ? given.piece : 1 << rig_below(&rng, 7);
 		plan.shift = given.shift >= 0 ? given.shift : (long)rig_below(&rng, 17);
 	} while (++nr != check->most && rig_now() < end && !rig_case_over());
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
 }
 
 static const char *unsupported(const void *c)
@@ -957,20 +937,17 @@ static const struct rig_suite suite = {
 	.size = sizeof(checks[0]),
 	.nr = RIG_COUNT(checks),
 	.even = true,
+	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_check,
 };
 
 int main(int argc, char **argv)
 {
-	long around;
-
 	rig_suite_start(&suite, argc, argv);
 	fs = rig_statfs();
 
 	rig_suite_plan(&suite);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
 	rig_suite_run(&suite);
-	rig_fault_around(around);
 	return rig_finish();
 }

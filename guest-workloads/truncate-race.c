@@ -41,7 +41,6 @@
 
 #include <linux/falloc.h>
 #include <linux/magic.h>
-#include <pthread.h>
 
 #define MAX_PAGES	2048
 #define MAX_GROUPS	16
@@ -50,7 +49,6 @@
 #define PIECE_PAGES	512	/* most that one write covers */
 #define LOOK_PAGES	512	/* most that one look into a pagemap covers */
 
-#define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
 
 #define PAGEMAP_PRESENT	(1ull << 63)
 #define PAGEMAP_FILE	(1ull << 61)
@@ -423,9 +421,7 @@ static void *reader_main(void *arg)
 static void mapper_main(void *arg)
 {
 	static struct reader readers[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
 	struct mapper *m = arg;
-	struct rusage ru;
 	char *slots;
 	long i;
 
@@ -433,29 +429,18 @@ static void mapper_main(void *arg)
 	if (plan.nice)
 		setpriority(PRIO_PROCESS, 0, plan.nice);
 	/* neighbours from the start of a page table, so that the threads share it */
-	slots = mmap(NULL, plan.threads * map_len() + TABLE_SIZE, PROT_NONE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (slots == MAP_FAILED) {
-		rig_broken("mmap: %s", strerror(errno));
+	slots = rig_room(plan.threads * map_len());
+	if (!slots)
 		return;
-	}
-	slots = (char *)(((uintptr_t)slots + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1));
 	m->group->pid[m->nr] = getpid();
 	for (i = 0; i < plan.threads; i++) {
 		readers[i].mapper = m;
 		readers[i].nr = i;
 		readers[i].base = slots + i * map_len();
 		readers[i].rng = rig_rng_for(race->common.name, 1000 * m->group->nr + 10 * m->nr + i);
-		if (i && pthread_create(&threads[i], NULL, reader_main, &readers[i])) {
-			rig_broken("pthread_create failed");
-			return;
-		}
 	}
-	reader_main(&readers[0]);
-	for (i = 1; i < plan.threads; i++)
-		pthread_join(threads[i], NULL);
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_run_threads(reader_main, readers, sizeof(readers[0]), plan.threads);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
 }
 
 /* ---- mutators ---- */
@@ -474,7 +459,7 @@ static void stamp_buffer(struct mutator *m, long first, long nr)
 
 	for (i = 0; i < nr; i++)
 		rig_stamp_page(m->buf + i * RIG_PAGE, m->group->newest, first + i);
-	if (!strcmp(rig_inject, "zero"))
+	if (rig_lies("zero"))
 		memset(m->buf, 0, nr * RIG_PAGE);
 }
 
@@ -500,7 +485,7 @@ static void bury(struct group *g, long first, long end)
 	long i;
 
 	/* With "eof" nothing was removed: the pagemap alone shall speak of it, not the stamps before it. */
-	for (i = first; i < end && strcmp(rig_inject, "eof"); i++) {
+	for (i = first; i < end && !rig_lies("eof"); i++) {
 		rig_store(&g->dead[i][RIG_HEAD], g->newest);
 		rig_store(&g->dead[i][RIG_TAIL], g->newest);
 	}
@@ -555,7 +540,7 @@ static void shrink(struct mutator *m, off_t size)
 	/* valid_pages before shrinks: the readers load them the other way round */
 	rig_store(&g->valid_pages, size / RIG_PAGE);
 	rig_add(&g->shrinks, 1);
-	if (!strcmp(rig_inject, "eof"))
+	if (rig_lies("eof"))
 		return;
 	if (ftruncate(g->fd, size))
 		rig_broken("ftruncate: %s", strerror(errno));
@@ -565,7 +550,7 @@ static void extend(struct mutator *m, off_t size)
 {
 	struct group *g = m->group;
 
-	if (!strcmp(rig_inject, "sigbus"))
+	if (rig_lies("sigbus"))
 		rig_store(&g->valid_pages, plan.pages);
 	if (ftruncate(g->fd, size))
 		rig_broken("ftruncate: %s", strerror(errno));
@@ -574,7 +559,7 @@ static void extend(struct mutator *m, off_t size)
 
 static void change_range(struct group *g, long first, long end)
 {
-	if (strcmp(rig_inject, "stale") &&
+	if (!rig_lies("stale") &&
 	    fallocate(g->fd, op_modes[race->op], first * RIG_PAGE, (end - first) * RIG_PAGE))
 		rig_broken("fallocate: %s", strerror(errno));
 }
@@ -768,7 +753,7 @@ static void mutator_main(void *arg)
 		return;
 	}
 	open_pagemaps(&m);
-	while (!strcmp(rig_inject, "idle") && !rig_stopped())
+	while (rig_lies("idle") && !rig_stopped())
 		rig_wait_change(&m.group->acks_seq, rig_load(&m.group->acks_seq));
 	for (nr = 1; !rig_stopped(); nr++)
 		mutate_once(&m, nr);
@@ -777,30 +762,11 @@ static void mutator_main(void *arg)
 /* ---- cases ---- */
 
 /* tmpfs maps huge pages past the end of the file on purpose: no oracle there. */
-static bool huge_tmpfs(const struct statfs *fs)
+static bool huge_tmpfs(void)
 {
-	char line[1024], dev[32];
-	bool huge = false;
-	struct stat st;
-	FILE *f;
+	const char *policy = rig_tmpfs_huge();
 
-	if (fs->f_type != TMPFS_MAGIC)
-		return false;
-	f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "r");
-	if (f) {
-		if (fgets(line, sizeof(line), f))
-			huge = strstr(line, "[force]");
-		fclose(f);
-	}
-	f = fopen("/proc/self/mountinfo", "r");
-	if (!f || stat(rig_dir, &st))
-		return true;
-	snprintf(dev, sizeof(dev), " %u:%u ", major(st.st_dev), minor(st.st_dev));
-	while (fgets(line, sizeof(line), f))
-		if (strstr(line, dev) && strstr(line, "huge=") && !strstr(line, "huge=never"))
-			huge = true;
-	fclose(f);
-	return huge;
+	return rig_statfs().f_type == TMPFS_MAGIC && (!policy || strcmp(policy, "never"));
 }
 
 /* Returns why the file system cannot do it, or NULL. */
@@ -809,21 +775,19 @@ static const char *unsupported(const void *c)
 	const struct race *r = c;
 	struct statfs fs;
 	const char *why = NULL;
-	int fd, direct_fd = -1;
+	int fd;
 
 	if (statfs(rig_dir, &fs))
 		return "statfs failed";
 	if (r->op == OP_DIRECT && fs.f_type != EXT4_SUPER_MAGIC && fs.f_type != XFS_SUPER_MAGIC)
 		return "direct writes are only judged on ext4 and xfs";
-	fd = rig_open_file("probe", 0, r->op == OP_DIRECT ? &direct_fd : NULL);
-	if (r->op == OP_DIRECT && direct_fd < 0)
-		why = "O_DIRECT is refused";
+	if (r->op == OP_DIRECT)
+		return rig_no_direct();
+	fd = rig_open_file("probe", 0, NULL);
 	/* three pages: a range at the end of the file cannot be collapsed */
 	if (op_modes[r->op] && (ftruncate(fd, 3 * RIG_PAGE) ||
 				fallocate(fd, op_modes[r->op], RIG_PAGE, RIG_PAGE)))
 		why = "this mode of fallocate is refused";
-	if (direct_fd >= 0)
-		close(direct_fd);
 	close(fd);
 	return why;
 }
@@ -892,18 +856,6 @@ static void draw_plan(unsigned int episode)
 }
 
 /* One line: a case has many episodes. The names are those of the options. */
-static void check_space(void)
-{
-	uint64_t want = 2ull * plan.groups * plan.pages * RIG_PAGE;
-	struct statfs fs;
-
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < want)
-		rig_bail("%s: less than %" PRIu64 " KiB free", rig_dir, want / 1024);
-	eof_oracle = !huge_tmpfs(&fs);
-}
-
 /* Every page of every file exists and is on the disk before the readers come. */
 static void make_files(unsigned int episode)
 {
@@ -949,7 +901,8 @@ static void run_episode(unsigned int episode, int64_t ns)
 
 	draw_plan(episode);
 	rig_print_plan(episode, &plan, &given, sizeof(plan));
-	check_space();
+	rig_need_space(2ull * plan.groups * plan.pages * RIG_PAGE);
+	eof_oracle = !huge_tmpfs();
 	rig_case_again();
 	make_files(episode);
 	rig_fault_around(plan.fault_around);
@@ -991,20 +944,17 @@ static const struct rig_suite suite = {
 	.cases = races,
 	.size = sizeof(races[0]),
 	.nr = RIG_COUNT(races),
+	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_race,
 };
 
 int main(int argc, char **argv)
 {
-	long around;
-
 	rig_suite_start(&suite, argc, argv);
 	groups = rig_share(MAX_GROUPS * sizeof(*groups));
 
 	rig_suite_plan(&suite);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
 	rig_suite_run(&suite);
-	rig_fault_around(around);
 	return rig_finish();
 }

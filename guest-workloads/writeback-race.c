@@ -36,7 +36,6 @@
 
 #include <linux/falloc.h>
 #include <linux/magic.h>
-#include <pthread.h>
 
 #define MAX_PAGES	256
 #define MAX_WRITERS	16
@@ -411,7 +410,6 @@ static void *writer_main(void *arg)
 static void writers_main(void *arg)
 {
 	static struct writer writers[MAX_WRITERS];
-	pthread_t threads[MAX_WRITERS];
 	char *base;
 	long i;
 
@@ -426,14 +424,8 @@ static void writers_main(void *arg)
 		writers[i].base = base;
 		writers[i].by_write = race->mixed && i % 2;
 		writers[i].rng = rig_rng_for(race->common.name, i);
-		if (i && pthread_create(&threads[i], NULL, writer_main, &writers[i])) {
-			rig_broken("pthread_create failed");
-			return;
-		}
 	}
-	writer_main(&writers[0]);
-	for (i = 1; i < plan.writers; i++)
-		pthread_join(threads[i], NULL);
+	rig_run_threads(writer_main, writers, sizeof(writers[0]), plan.writers);
 }
 
 /* Syncs, then compares the disk with what had been stored before. */
@@ -513,21 +505,13 @@ static void store_syncer_main(void *arg)
 static const char *unsupported(const void *c)
 {
 	const struct race *r = c;
-	const char *why = NULL;
 	struct statfs fs;
-	int fd, direct = -1;
 
 	if (statfs(rig_dir, &fs))
 		return "statfs failed";
 	if (fs.f_type == TMPFS_MAGIC)
 		return "tmpfs writes nothing back";
-	fd = rig_open_file("probe", 0, &direct);
-	if (r->kind == STORES && direct < 0)
-		why = "O_DIRECT is refused";
-	if (direct >= 0)
-		close(direct);
-	close(fd);
-	return why;
+	return r->kind == STORES ? rig_no_direct() : NULL;
 }
 
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
@@ -556,17 +540,6 @@ static void draw_plan(unsigned int episode)
 	/* urgent ones on every CPU would leave no time to write */
 	if (plan.urgent && race->kind == APPEND)
 		plan.syncers = rig_max(plan.syncers, plan.writers);
-}
-
-static void check_space(void)
-{
-	uint64_t want = 2ull * MAX_WRITERS * MAX_PAGES * RIG_PAGE;
-	struct statfs fs;
-
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < want)
-		rig_bail("%s: less than %" PRIu64 " KiB free", rig_dir, want / 1024);
 }
 
 static void start_appends(unsigned int episode)
@@ -610,7 +583,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 
 	draw_plan(episode);
 	rig_print_plan(episode, &plan, &given, sizeof(plan));
-	check_space();
+	rig_need_space(2ull * MAX_WRITERS * MAX_PAGES * RIG_PAGE);
 	rig_case_again();
 	if (race->kind == APPEND) {
 		start_appends(episode);
