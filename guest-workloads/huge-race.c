@@ -1295,8 +1295,7 @@ static void make_files(unsigned int episode)
 		close(g->fd);
 		g->fd = fd;
 	}
-	if (rig_load(&rig_shared->broken))
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 }
 
 static void close_files(void)

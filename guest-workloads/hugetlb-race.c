@@ -319,7 +319,6 @@ static void pause_a_little(struct reader *r)
 static void *reader_main(void *arg)
 {
 	struct reader *r = arg;
-	unsigned int i;
 
 	while (!rig_stopped()) {
 		check_page(r, rig_below(&r->rng, plan.pages));
@@ -328,10 +327,7 @@ static void *reader_main(void *arg)
 		    madvise(r->mapper->base, plan.pages * HUGE_SIZE, MADV_DONTNEED))
 			rig_broken("madvise: %s", strerror(errno));
 		pause_a_little(r);
-		for (i = 0; i < NR_COUNTERS; i++) {
-			rig_count(i, r->counts[i]);
-			r->counts[i] = 0;
-		}
+		rig_flush_counts(r->counts, NR_COUNTERS);
 	}
 	return NULL;
 }
@@ -601,8 +597,7 @@ static void make_files(void)
 	}
 	for (; i < MAX_GROUPS; i++)
 		groups[i].fd = -1;
-	if (rig_load(&rig_shared->broken))
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 }
 
 static void run_episode(unsigned int episode, int64_t ns)

@@ -996,8 +996,7 @@ static void make_files(unsigned int episode)
 		if (g->fd < 0)
 			rig_bail("neither O_DIRECT nor a loop device on %s", rig_dir);
 	}
-	if (rig_load(&rig_shared->broken))
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 }
 
 static void spawn_group(struct group *g)

@@ -605,8 +605,7 @@ static void make_file(unsigned int episode)
 	rig_stamp_file(file_fd, 1, plan.pages);
 	/* two page tables; at the start of one, and `shift` pages into the other */
 	places[0] = rig_room(2 * RIG_TABLE);
-	if (!places[0])
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 	places[1] = places[0] + RIG_TABLE + plan.shift * RIG_PAGE;
 }
 

@@ -464,6 +464,13 @@ static inline RIG_PRINTF(1, 2) void rig_broken(const char *fmt, ...)
 	rig_store(&rig_shared->stop, 1);
 }
 
+/* For the parent, after what may also be called by a worker. */
+static inline void rig_bail_if_broken(void)
+{
+	if (rig_load(&rig_shared->broken))
+		rig_bail("%s", rig_shared->broken_why);
+}
+
 static inline bool rig_stopped(void)
 {
 	return rig_load(&rig_shared->stop);

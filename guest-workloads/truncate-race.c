@@ -404,16 +404,12 @@ static void sweep(struct reader *r)
 static void *reader_main(void *arg)
 {
 	struct reader *r = arg;
-	unsigned int i;
 
 	map_file(r);
 	rig_store(&r->mapper->group->addr[r->mapper->nr][r->nr], (uint64_t)r->base);
 	while (!rig_stopped()) {
 		sweep(r);
-		for (i = 0; i < NR_COUNTERS; i++) {
-			rig_count(i, r->counts[i]);
-			r->counts[i] = 0;
-		}
+		rig_flush_counts(r->counts, NR_COUNTERS);
 	}
 	return NULL;
 }
@@ -880,8 +876,7 @@ static void make_files(unsigned int episode)
 		if (race->op == OP_DIRECT)
 			fsync(g->fd);
 	}
-	if (rig_load(&rig_shared->broken))
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 }
 
 static void close_files(void)
