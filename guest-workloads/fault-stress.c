@@ -27,7 +27,6 @@
  */
 #include "rig.h"
 
-#include <pthread.h>
 
 #define MAX_PAGES	2048
 #define MAX_THREADS	8
@@ -39,7 +38,7 @@ enum backing { FILE_PAGES, ANON_PAGES, THP_PAGES, HUGETLB_PAGES };
 enum extra { NOTHING, FORK, EXEC };
 
 struct stress {
-	const char *name;
+	struct rig_case common;
 	enum backing backing;
 	bool shared;
 	bool writable;
@@ -47,18 +46,18 @@ struct stress {
 };
 
 static const struct stress cases[] = {
-	{ "file-private-read", FILE_PAGES, false, false, NOTHING },
-	{ "file-private-write", FILE_PAGES, false, true, NOTHING },
-	{ "file-shared-read", FILE_PAGES, true, false, NOTHING },
-	{ "file-shared-write", FILE_PAGES, true, true, NOTHING },
-	{ "anon-private", ANON_PAGES, false, true, NOTHING },
-	{ "anon-shared", ANON_PAGES, true, true, NOTHING },
-	{ "fork-file", FILE_PAGES, false, true, FORK },
-	{ "fork-anon", ANON_PAGES, false, true, FORK },
-	{ "exec", FILE_PAGES, false, true, EXEC },
-	{ "thp-anon", THP_PAGES, false, true, NOTHING },
-	{ "thp-fork", THP_PAGES, false, true, FORK },
-	{ "hugetlb-anon", HUGETLB_PAGES, false, true, NOTHING },
+	{ { "file-private-read", 1 }, FILE_PAGES, false, false, NOTHING },
+	{ { "file-private-write", 1 }, FILE_PAGES, false, true, NOTHING },
+	{ { "file-shared-read", 1 }, FILE_PAGES, true, false, NOTHING },
+	{ { "file-shared-write", 1 }, FILE_PAGES, true, true, NOTHING },
+	{ { "anon-private", 1 }, ANON_PAGES, false, true, NOTHING },
+	{ { "anon-shared", 1 }, ANON_PAGES, true, true, NOTHING },
+	{ { "fork-file", 1 }, FILE_PAGES, false, true, FORK },
+	{ { "fork-anon", 1 }, ANON_PAGES, false, true, FORK },
+	{ { "exec", 1 }, FILE_PAGES, false, true, EXEC },
+	{ { "thp-anon", 1 }, THP_PAGES, false, true, NOTHING },
+	{ { "thp-fork", 1 }, THP_PAGES, false, true, FORK },
+	{ { "hugetlb-anon", 1 }, HUGETLB_PAGES, false, true, NOTHING },
 };
 
 enum counter {
@@ -123,7 +122,7 @@ struct worker {
 
 static void make_titles(void)
 {
-#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", stress->name)
+#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", stress->common.name)
 	TITLE(title_lost, "written data lost");
 	TITLE(title_wrong, "data of another page");
 	TITLE(title_other, "data that does not belong there");
@@ -155,20 +154,6 @@ static char *page_at(long page)
 }
 
 /* ---- looking ---- */
-
-/* Returns false when the access ended in SIGBUS. */
-static bool look(char *page, struct rig_stamp *out)
-{
-	if (sigsetjmp(rig_bus_env, 0)) {
-		rig_store(&rig_bus_armed, 0);
-		return false;
-	}
-	rig_store(&rig_bus_armed, 1);
-	out[RIG_HEAD] = rig_stamp_read(rig_stamp_at(page, RIG_HEAD));
-	out[RIG_TAIL] = rig_stamp_read(rig_stamp_at(page, RIG_TAIL));
-	rig_store(&rig_bus_armed, 0);
-	return true;
-}
 
 static bool try_stamp(char *page, uint64_t generation, uint64_t index)
 {
@@ -227,7 +212,7 @@ static void check(struct worker *w, long page)
 	unsigned int end;
 
 	w->counts[C_READS]++;
-	if (!look(page_at(page), seen)) {
+	if (!rig_look(page_at(page), seen)) {
 		on_sigbus(w, page);
 		return;
 	}
@@ -283,7 +268,7 @@ static void write_page(struct worker *w, long page)
 	}
 	w->expected[page] = generation;
 	/* for the tests of the oracle: forget one write in 64 */
-	if (!strcmp(rig_inject, "lost") && !(w->generation % 64))
+	if (rig_lies("lost") && !(w->generation % 64))
 		memset(page_at(page), 0, RIG_PAGE);
 }
 
@@ -359,16 +344,6 @@ static void operate(struct worker *w)
 		msync(page_at(page), RIG_PAGE, rig_below(&w->rng, 2) ? MS_SYNC : MS_ASYNC);
 }
 
-static void flush_counts(struct worker *w)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_COUNTERS; i++) {
-		rig_count(i, w->counts[i]);
-		w->counts[i] = 0;
-	}
-}
-
 /* Every child is waited for, and every way to end but one is a finding. */
 static void await_child(pid_t pid)
 {
@@ -402,7 +377,7 @@ static void fork_once(struct worker *w)
 		for (i = 0; i < 16 && !rig_stopped(); i++)
 			operate(w);
 		check_all(w);
-		flush_counts(w);
+		rig_flush_counts(w->counts, NR_COUNTERS);
 		_exit(0);
 	}
 	w->counts[C_FORKS]++;
@@ -515,10 +490,10 @@ static void *thread_main(void *arg)
 			exec_once(w);
 		if (huge() && !w->thread && nr % 16 == 8)
 			count_huge(w);
-		flush_counts(w);
+		rig_flush_counts(w->counts, NR_COUNTERS);
 	}
 	check_all(w);
-	flush_counts(w);
+	rig_flush_counts(w->counts, NR_COUNTERS);
 	return NULL;
 }
 
@@ -551,10 +526,8 @@ static char *map_memory(void)
 static void process_main(void *arg)
 {
 	static struct worker workers[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
 	unsigned int nr = (uintptr_t)arg;
-	struct rusage ru;
-	long i, started = 1;
+	long i;
 
 	rig_catch_bus();
 	base = map_memory();
@@ -565,36 +538,21 @@ static void process_main(void *arg)
 	for (i = 0; i < plan.threads; i++) {
 		workers[i].process = nr;
 		workers[i].thread = i;
-		workers[i].rng = rig_rng_for(stress->name, 1 + nr * MAX_THREADS + i);
+		workers[i].rng = rig_rng_for(stress->common.name, 1 + nr * MAX_THREADS + i);
 	}
-	for (; started < plan.threads; started++) {
-		if (pthread_create(&threads[started], NULL, thread_main, &workers[started])) {
-			rig_broken("pthread_create failed");
-			break;
-		}
-	}
-	thread_main(&workers[0]);
-	for (i = 1; i < started; i++)
-		pthread_join(threads[i], NULL);
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
-	getrusage(RUSAGE_CHILDREN, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_run_threads(thread_main, workers, sizeof(workers[0]), plan.threads);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
+	rig_count_faults(C_FAULTS, RUSAGE_CHILDREN);
 }
 
 /* ---- cases ---- */
 
 static bool thp_possible(void)
 {
-	char text[128] = "";
-	FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+	char policy[32];
 
-	if (!f)
-		return false;
-	if (!fgets(text, sizeof(text), f))
-		text[0] = 0;
-	fclose(f);
-	return text[0] && !strstr(text, "[never]");
+	return rig_read_choice("/sys/kernel/mm/transparent_hugepage/enabled", policy,
+			       sizeof(policy)) && strcmp(policy, "never");
 }
 
 static long hugetlb_free(void)
@@ -603,8 +561,10 @@ static long hugetlb_free(void)
 }
 
 /* Returns why this machine cannot run the case, or NULL. */
-static const char *unsupported(const struct stress *s)
+static const char *unsupported(const void *c)
 {
+	const struct stress *s = c;
+
 	if (s->backing == THP_PAGES && !thp_possible())
 		return "transparent huge pages are off";
 	if (s->backing == HUGETLB_PAGES && hugetlb_free() < 2)
@@ -622,7 +582,7 @@ static void draw_plan(void)
 	static const long writes[] = { 20, 50, 80 };
 	static const long arounds[] = { 4096, 16384, 65536, 65536, 65536, 2 << 20 };
 	long cpus = rig_cpus(), memory = sysconf(_SC_PHYS_PAGES), most;
-	struct rig_rng rng = rig_rng_for(stress->name, 0);
+	struct rig_rng rng = rig_rng_for(stress->common.name, 0);
 	struct plan p;
 
 	p.processes = rig_max(2, rig_min(cpus, 64) / 2 + (long)rig_below(&rng, rig_min(cpus, 64)));
@@ -635,17 +595,7 @@ static void draw_plan(void)
 	p.write = rig_pick(&rng, writes);
 	p.fault_around = rig_pick(&rng, arounds);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(processes);
-	TAKE(threads);
-	TAKE(pages);
-	TAKE(align);
-	TAKE(stride);
-	TAKE(grain);
-	TAKE(drop);
-	TAKE(write);
-	TAKE(fault_around);
-#undef TAKE
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 	if (stress->backing != FILE_PAGES)
 		plan.align = 0;
 	if (huge()) {
@@ -666,7 +616,6 @@ static void draw_plan(void)
 
 static void print_plan(void)
 {
-	rig_diag("case %s", stress->name);
 	rig_param("processes", plan.processes);
 	rig_param("threads", plan.threads);
 	rig_param("pages", plan.pages);
@@ -680,23 +629,14 @@ static void print_plan(void)
 
 static void make_file(void)
 {
-	long i, pages = plan.pages + plan.align;
-	static char page[RIG_PAGE];
-	struct statfs fs;
+	long pages = plan.pages + plan.align;
 
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 2 * pages * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * pages * RIG_PAGE / 1024);
+	rig_need_space(2 * pages * RIG_PAGE);
 	file_fd = rig_open_file("stress", 0, NULL);
-	for (i = 0; i < pages; i++) {
-		rig_stamp_page(page, FILE_GENERATION, i);
-		if (!rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-			rig_bail("write: %s", strerror(errno));
-	}
+	rig_stamp_file(file_fd, FILE_GENERATION, pages);
 }
 
-static void run_stress(int64_t ns)
+static void judge_stress(int64_t ns)
 {
 	/* emulated CPUs fork and exec slowly: a few each second, and all of it verified */
 	uint64_t least = rig_max(20, rig_min(200, ns / 10000000));
@@ -708,19 +648,23 @@ static void run_stress(int64_t ns)
 		{ C_EXECS, stress->extra == EXEC ? few : 0 },
 		{ C_HUGE, huge() ? 1 : 0 },
 	};
+
+	rig_case_end(stress->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+}
+
+static void run_stress(const void *c, int64_t ns)
+{
 	long i;
 
+	stress = c;
+	rig_case_begin(stress->common.name);
 	draw_plan();
 	print_plan();
-	rig_case_begin();
 	make_titles();
 	if (stress->backing == FILE_PAGES)
 		make_file();
-	if (stress->backing == ANON_PAGES && stress->shared) {
+	if (stress->backing == ANON_PAGES && stress->shared)
 		shared_base = rig_share(plan.pages * RIG_PAGE);
-		if (!shared_base)
-			rig_bail("shared memory: %s", strerror(errno));
-	}
 	rig_fault_around(plan.fault_around);
 	for (i = 0; i < plan.processes; i++)
 		rig_spawn(process_main, (void *)i);
@@ -731,50 +675,27 @@ static void run_stress(int64_t ns)
 	if (file_fd >= 0)
 		close(file_fd);
 	file_fd = -1;
-	rig_case_end(stress->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	judge_stress(ns);
 }
 
-static int self_test(void)
-{
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
-}
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = cases,
+	.size = sizeof(cases[0]),
+	.nr = RIG_COUNT(cases),
+	.even = true,
+	.fault_around = true,
+	.unsupported = unsupported,
+	.run = run_stress,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(cases)];
-	unsigned int i, nr = 0, able = 0;
-	long around;
-
 	if (argc == 4 && !strcmp(argv[1], "--exec-child"))
 		return exec_child(argv[2], argv[3]);
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(cases); i++) {
-		why[i] = unsupported(&cases[i]);
-		if (!rig_wanted(cases[i].name))
-			continue;
-		nr++;
-		able += !why[i];
-	}
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(cases); i++) {
-		stress = &cases[i];
-		if (!rig_wanted(stress->name))
-			continue;
-		if (why[i])
-			rig_skip(stress->name, "unsupported: %s", why[i]);
-		else
-			run_stress(rig_budget * 1e9 / able);
-	}
-	rig_fault_around(around);
+	rig_suite_plan(&suite);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

@@ -72,7 +72,7 @@ enum op { OP_PUNCH, OP_TRUNCATE, OP_DIRECT };
 static const char * const op_names[] = { "hole punch", "truncate", "direct write" };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum kind kind;
 	enum backing backing;
 	enum op op;
@@ -80,26 +80,25 @@ struct race {
 	bool pins;
 	bool collapse;
 	bool split;
-	unsigned int weight;	/* share of the budget */
 };
 
 static const struct race races[] = {
-	{ "zap-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, false, false, false, false, 8 },
-	{ "zap-truncate", REMOVE, HUGE_TMPFS, OP_TRUNCATE, false, false, false, false, 2 },
-	{ "split-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, true, false, false, true, 2 },
-	{ "split-truncate", REMOVE, HUGE_TMPFS, OP_TRUNCATE, true, false, false, true, 2 },
-	{ "pinned-punch", REMOVE, HUGE_TMPFS, OP_PUNCH, true, true, false, false, 1 },
-	{ "pinned-truncate", REMOVE, HUGE_TMPFS, OP_TRUNCATE, true, true, false, false, 1 },
-	{ "collapse-punch", REMOVE, SMALL_TMPFS, OP_PUNCH, true, false, true, false, 2 },
-	{ "collapse-truncate", REMOVE, SMALL_TMPFS, OP_TRUNCATE, true, false, true, true, 1 },
-	{ "collapse-file", REMOVE, RO_FILE, OP_PUNCH, true, false, true, false, 2 },
-	{ "collapse-pin", PIN, SMALL_TMPFS, OP_PUNCH, false, true, true, false, 3 },
-	{ "large-punch", REMOVE, LARGE_FILE, OP_PUNCH, true, false, false, false, 2 },
-	{ "large-truncate", REMOVE, LARGE_FILE, OP_TRUNCATE, true, true, false, true, 2 },
-	{ "large-direct", REMOVE, LARGE_FILE, OP_DIRECT, true, false, false, false, 4 },
-	{ "large-cow", OWN, LARGE_FILE, OP_PUNCH, true, false, false, true, 3 },
-	{ "huge-cow", OWN, HUGE_TMPFS, OP_PUNCH, true, false, false, true, 2 },
-	{ "mthp-anon", OWN, ANON, OP_PUNCH, true, false, true, true, 3 },
+	{ { "zap-punch", 8 }, REMOVE, HUGE_TMPFS, OP_PUNCH, false, false, false, false },
+	{ { "zap-truncate", 2 }, REMOVE, HUGE_TMPFS, OP_TRUNCATE, false, false, false, false },
+	{ { "split-punch", 2 }, REMOVE, HUGE_TMPFS, OP_PUNCH, true, false, false, true },
+	{ { "split-truncate", 2 }, REMOVE, HUGE_TMPFS, OP_TRUNCATE, true, false, false, true },
+	{ { "pinned-punch", 1 }, REMOVE, HUGE_TMPFS, OP_PUNCH, true, true, false, false },
+	{ { "pinned-truncate", 1 }, REMOVE, HUGE_TMPFS, OP_TRUNCATE, true, true, false, false },
+	{ { "collapse-punch", 2 }, REMOVE, SMALL_TMPFS, OP_PUNCH, true, false, true, false },
+	{ { "collapse-truncate", 1 }, REMOVE, SMALL_TMPFS, OP_TRUNCATE, true, false, true, true },
+	{ { "collapse-file", 2 }, REMOVE, RO_FILE, OP_PUNCH, true, false, true, false },
+	{ { "collapse-pin", 3 }, PIN, SMALL_TMPFS, OP_PUNCH, false, true, true, false },
+	{ { "large-punch", 2 }, REMOVE, LARGE_FILE, OP_PUNCH, true, false, false, false },
+	{ { "large-truncate", 2 }, REMOVE, LARGE_FILE, OP_TRUNCATE, true, true, false, true },
+	{ { "large-direct", 4 }, REMOVE, LARGE_FILE, OP_DIRECT, true, false, false, false },
+	{ { "large-cow", 3 }, OWN, LARGE_FILE, OP_PUNCH, true, false, false, true },
+	{ { "huge-cow", 2 }, OWN, HUGE_TMPFS, OP_PUNCH, true, false, false, true },
+	{ { "mthp-anon", 3 }, OWN, ANON, OP_PUNCH, true, false, true, true },
 };
 
 enum counter {
@@ -219,7 +218,7 @@ static void make_titles(void)
 		TITLE(eof, "page mapped past the end of the file");
 #undef TITLE
 	}
-#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", race->name)
+#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", race->common.name)
 	TITLE(title_lost, "written data lost");
 	TITLE(title_other, "data that does not belong there");
 	TITLE(title_own_wrong, "data of another page");
@@ -233,27 +232,7 @@ static bool on_tmpfs(void)
 	return race->backing == HUGE_TMPFS || race->backing == SMALL_TMPFS;
 }
 
-static void flush_counts(uint64_t *counts)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_COUNTERS; i++) {
-		rig_count(i, counts[i]);
-		counts[i] = 0;
-	}
-}
-
 /* ---- mappings: aligned as the file is, or nothing huge is ever mapped ---- */
-
-/* Room for len bytes at a multiple of a huge page. */
-static char *aligned_room(size_t len)
-{
-	char *p = mmap(NULL, len + HUGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		return NULL;
-	return (char *)(((uintptr_t)p + HUGE_SIZE - 1) & ~(HUGE_SIZE - 1));
-}
 
 static char *map_at(char *room, size_t len, int prot, int flags, int fd)
 {
@@ -271,25 +250,11 @@ static char *map_at(char *room, size_t len, int prot, int flags, int fd)
 static char *map_file(const struct group *g, int prot, bool shared)
 {
 	size_t len = plan.pages * RIG_PAGE;
-	char *p = map_at(aligned_room(len), len, prot, shared ? MAP_SHARED : MAP_PRIVATE, g->fd);
+	char *p = map_at(rig_room(len), len, prot, shared ? MAP_SHARED : MAP_PRIVATE, g->fd);
 
 	if (!p)
 		rig_broken("mmap: %s", strerror(errno));
 	return p;
-}
-
-/* Returns false when the access ended in SIGBUS. */
-static bool read_page(char *page, struct rig_stamp *out)
-{
-	if (sigsetjmp(rig_bus_env, 0)) {
-		rig_store(&rig_bus_armed, 0);
-		return false;
-	}
-	rig_store(&rig_bus_armed, 1);
-	out[RIG_HEAD] = rig_stamp_read(rig_stamp_at(page, RIG_HEAD));
-	out[RIG_TAIL] = rig_stamp_read(rig_stamp_at(page, RIG_TAIL));
-	rig_store(&rig_bus_armed, 0);
-	return true;
 }
 
 /* ---- readers of files that a mutator changes ---- */
@@ -352,7 +317,7 @@ static void check_page(struct mapper *m, uint64_t index)
 	dead[RIG_HEAD] = rig_load(&g->dead[index][RIG_HEAD]);
 	dead[RIG_TAIL] = rig_load(&g->dead[index][RIG_TAIL]);
 	m->counts[C_READS]++;
-	if (!read_page(m->base + index * RIG_PAGE, seen)) {
+	if (!rig_look(m->base + index * RIG_PAGE, seen)) {
 		m->counts[C_SIGBUS]++;
 		if (index < valid && rig_load(&g->shrinks) == shrinks)
 			rig_found(titles[m->shared].bus, "file %u page %" PRIu64
@@ -385,7 +350,7 @@ static void reader_main(void *arg)
 	long i;
 
 	rig_catch_bus();
-	m->rng = rig_rng_for(race->name, 1000 * m->group->nr + m->nr);
+	m->rng = rig_rng_for(race->common.name, 1000 * m->group->nr + m->nr);
 	m->shared = plan.shared;
 	m->base = map_file(m->group, PROT_READ, m->shared);
 	if (!m->base)
@@ -404,7 +369,7 @@ static void reader_main(void *arg)
 			check_page(m, rig_below(&m->rng, stamps) * plan.grain);
 		if ((long)rig_below(&m->rng, 100) < plan.drop)
 			drop(m);
-		flush_counts(m->counts);
+		rig_flush_counts(m->counts, NR_COUNTERS);
 	}
 }
 
@@ -414,7 +379,7 @@ static void reader_main(void *arg)
 static void pinner_main(void *arg)
 {
 	struct group *g = arg;
-	struct rig_rng rng = rig_rng_for(race->name, 3000000 + g->nr);
+	struct rig_rng rng = rig_rng_for(race->common.name, 3000000 + g->nr);
 	char *base = map_file(g, PROT_READ, true), rest[RIG_PAGE];
 	int pipefd[2];
 
@@ -447,7 +412,7 @@ static void pinner_main(void *arg)
 static void collapser_main(void *arg)
 {
 	struct group *g = arg;
-	struct rig_rng rng = rig_rng_for(race->name, 4000000 + g->nr);
+	struct rig_rng rng = rig_rng_for(race->common.name, 4000000 + g->nr);
 	char *base = map_file(g, PROT_READ, true);
 
 	rig_catch_bus();
@@ -514,7 +479,7 @@ static void stamp_buffer(struct mutator *m, long first, long nr)
 	long i;
 
 	memset(m->buf, 0, nr * RIG_PAGE);
-	for (i = 0; i < nr && strcmp(rig_inject, "zero"); i++)
+	for (i = 0; i < nr && !rig_lies("zero"); i++)
 		if ((first + i) % plan.grain == 0)
 			rig_stamp_page(m->buf + i * RIG_PAGE, m->group->newest, first + i);
 }
@@ -562,7 +527,7 @@ static void look_back(struct mutator *m, long first, long end)
 		check_page(&m->look, i);
 	if (i < end)
 		check_page(&m->look, i + (end - 1 - i) / plan.grain * plan.grain);
-	flush_counts(m->look.counts);
+	rig_flush_counts(m->look.counts, NR_COUNTERS);
 }
 
 /* Nothing maps pages past the end between truncate's return and the extension; tmpfs may. */
@@ -601,7 +566,7 @@ static void round_punch(struct mutator *m, long first, long end)
 {
 	struct group *g = m->group;
 
-	if (strcmp(rig_inject, "stale") &&
+	if (!rig_lies("stale") &&
 	    fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first * RIG_PAGE,
 		      (end - first) * RIG_PAGE))
 		rig_broken("fallocate: %s", strerror(errno));
@@ -624,7 +589,7 @@ static void round_truncate(struct mutator *m, long first)
 	/* valid_pages before shrinks: the readers load them the other way round */
 	rig_store(&g->valid_pages, first);
 	rig_add(&g->shrinks, 1);
-	if (strcmp(rig_inject, "stale") && ftruncate(m->fd, size))
+	if (!rig_lies("stale") && ftruncate(m->fd, size))
 		rig_broken("ftruncate: %s", strerror(errno));
 	if (cut)
 		rig_store(&g->dead[first][RIG_TAIL], g->newest);
@@ -646,7 +611,7 @@ static void round_direct(struct mutator *m, long first, long end)
 
 	rig_store(&g->newest, dead + 1);
 	stamp_buffer(m, first, end - first);
-	if (strcmp(rig_inject, "stale") &&
+	if (!rig_lies("stale") &&
 	    !rig_pwrite_all(g->direct_fd, m->buf, (end - first) * RIG_PAGE, first * RIG_PAGE))
 		rig_broken("direct write: %s", strerror(errno));
 	for (i = first; i < end; i++) {
@@ -741,7 +706,7 @@ static void mutator_main(void *arg)
 	rig_catch_bus();
 	m.group = g;
 	m.fd = g->fd;
-	m.rng = rig_rng_for(race->name, 1000000 + g->nr);
+	m.rng = rig_rng_for(race->common.name, 1000000 + g->nr);
 	m.buf = make_buffer();
 	m.look = (struct mapper){ .group = g, .nr = MAX_MAPPERS, .shared = true };
 	m.look.base = map_file(g, PROT_READ, true);
@@ -752,7 +717,7 @@ static void mutator_main(void *arg)
 		m.pagemap[i] = open(path, O_RDONLY | O_CLOEXEC);
 	}
 	while (!rig_stopped()) {
-		if (!strcmp(rig_inject, "idle"))
+		if (rig_lies("idle"))
 			rig_wait_change(&g->seq, rig_load(&g->seq));
 		else
 			mutate_once(&m);
@@ -781,7 +746,7 @@ static void own_check(struct owner *o, long page)
 	if (!want && o->group)
 		want = 1;	/* what the file has */
 	o->counts[C_READS]++;
-	if (!read_page(o->base + page * RIG_PAGE, seen)) {
+	if (!rig_look(o->base + page * RIG_PAGE, seen)) {
 		o->counts[C_SIGBUS]++;
 		rig_found(title_own_bus, "process %u page %ld", o->nr, page);
 		return;
@@ -817,7 +782,7 @@ static void own_write(struct owner *o, long first, long len)
 
 	for (i = first; i < first + len; i++) {
 		o->expected[i] = ++o->generation;
-		if (!strcmp(rig_inject, "lost") && !rig_below(&o->rng, 50))
+		if (rig_lies("lost") && !rig_below(&o->rng, 50))
 			continue;
 		rig_stamp_page(o->base + i * RIG_PAGE, o->generation, i);
 		o->counts[C_WRITES]++;
@@ -880,7 +845,7 @@ static void own_fork(struct owner *o)
 		for (i = 0; i < plan.pages; i++)
 			own_check(o, i);
 		own_some(o, 16);
-		flush_counts(o->counts);
+		rig_flush_counts(o->counts, NR_COUNTERS);
 		_exit(0);
 	}
 	own_some(o, 16);
@@ -915,8 +880,8 @@ static void owner_main(void *arg)
 	o.nr = m->nr;
 	o.group = race->backing == ANON ? NULL : m->group;
 	o.generation = 1;
-	o.rng = rig_rng_for(race->name, 5000000 + 100 * m->group->nr + m->nr);
-	o.base = map_at(aligned_room(len), len, PROT_READ | PROT_WRITE,
+	o.rng = rig_rng_for(race->common.name, 5000000 + 100 * m->group->nr + m->nr);
+	o.base = map_at(rig_room(len), len, PROT_READ | PROT_WRITE,
 			o.group ? MAP_PRIVATE : MAP_PRIVATE | MAP_ANONYMOUS,
 			o.group ? o.group->fd : -1);
 	if (!o.base) {
@@ -935,7 +900,7 @@ static void owner_main(void *arg)
 			for (i = 0; i < plan.pages; i++)
 				own_check(&o, i);
 		o.counts[C_ROUNDS]++;
-		flush_counts(o.counts);
+		rig_flush_counts(o.counts, NR_COUNTERS);
 	}
 }
 
@@ -1028,7 +993,7 @@ static bool is_newest(struct window *w, char *page)
 	struct rig_stamp seen[RIG_ENDS];
 	unsigned int i;
 
-	if (!read_page(page, seen))
+	if (!rig_look(page, seen))
 		return false;
 	for (i = 0; i < RIG_ENDS; i++)
 		if (rig_judge(&seen[i], w->page, i, newest - 1, newest) != RIG_LIVE)
@@ -1046,14 +1011,14 @@ static void judge_pin(struct window *w)
 		rig_stamp_page(page, w->group->newest, w->page);
 		if (read(w->pipefd[0], through, sizeof(through)) != (ssize_t)sizeof(through))
 			rig_broken("pipe: %s", strerror(errno));
-		if (!strcmp(rig_inject, "pin"))
+		if (rig_lies("pin"))
 			memset(through, 0, sizeof(through));
 		if (!is_newest(w, through))
 			rig_found(title_pin, "page %ld: not what was written, generation %" PRIu64,
 				  w->page, w->group->newest);
 	}
 	/* else written through the pin, and in any case read through the mapping */
-	if (!strcmp(rig_inject, "lost"))
+	if (rig_lies("lost"))
 		memset(page, 0, RIG_PAGE);
 	if (!is_newest(w, page))
 		rig_found(title_lost, "page %ld: not what was written, generation %" PRIu64 "%s",
@@ -1122,7 +1087,7 @@ static void window_main(void *arg)
 
 	rig_catch_bus();
 	w.group = arg;
-	w.rng = rig_rng_for(race->name, 6000000 + w.group->nr);
+	w.rng = rig_rng_for(race->common.name, 6000000 + w.group->nr);
 	/* the kernel unmaps the mappings of a range in the order in which they were made */
 	for (i = 0; i < plan.aliases; i++)
 		w.aliases[i] = map_file(w.group, PROT_READ, true);
@@ -1202,8 +1167,9 @@ static void make_mounts(void)
 }
 
 /* Returns why it cannot be done here, or NULL. */
-static const char *unsupported(const struct race *r)
+static const char *unsupported(const void *c)
 {
+	const struct race *r = c;
 	struct statfs fs;
 
 	if (statfs(rig_dir, &fs))
@@ -1234,7 +1200,7 @@ static void draw_plan(unsigned int episode)
 	static const long sweeps[] = { 0, 5, 50 };
 	static const long alias[] = { 0, 32, 64, 64, 64 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 2 << 20 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus(), mib = rig_stat("/proc/meminfo", "MemTotal") / 1024;
 	struct plan p;
 
@@ -1273,36 +1239,7 @@ static void draw_plan(unsigned int episode)
 		p.polite = 1;
 	}
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(groups);
-	TAKE(mappers);
-	TAKE(pages);
-	TAKE(grain);
-	TAKE(chunk);
-	TAKE(fill);
-	TAKE(drop);
-	TAKE(sweep);
-	TAKE(shared);
-	TAKE(polite);
-	TAKE(sizes);
-	TAKE(aliases);
-	TAKE(fault_around);
-#undef TAKE
-}
-
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "groups:%ld,mappers:%ld,pages:%ld,grain:%ld,chunk:%ld,",
-		     plan.groups, plan.mappers, plan.pages, plan.grain, plan.chunk);
-	n += snprintf(text + n, sizeof(text) - n, "fill:%ld,drop:%ld,sweep:%ld,shared:%ld,",
-		      plan.fill, plan.drop, plan.sweep, plan.shared);
-	n += snprintf(text + n, sizeof(text) - n, "polite:%ld,", plan.polite);
-	snprintf(text + n, sizeof(text) - n, "sizes:%ld,aliases:%ld,fault-around:%ld",
-		 plan.sizes, plan.aliases, plan.fault_around);
-	rig_diag("param e%u=%s", episode, text);
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 }
 
 static int open_file(unsigned int nr, int *direct_fd)
@@ -1358,8 +1295,7 @@ static void make_files(unsigned int episode)
 		close(g->fd);
 		g->fd = fd;
 	}
-	if (rig_load(&rig_shared->broken))
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 }
 
 static void close_files(void)
@@ -1410,7 +1346,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 	long i;
 
 	draw_plan(episode);
-	print_plan(episode);
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
 	rig_case_again();
 	make_files(episode);
 	if (race->backing == ANON)
@@ -1423,11 +1359,9 @@ static void run_episode(unsigned int episode, int64_t ns)
 	rig_count(C_HUGE, huge_events() - events);
 }
 
-static void run_race(int64_t ns)
+static void judge_race(int64_t ns)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	unsigned int nr = rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
+	const int64_t second = 1000000000;
 	/* What a slow emulated machine manages; large folios of a file system are not counted. */
 	const struct rig_gate gates[] = {
 		{ C_ROUNDS, rig_max(3, rig_min(50, 3 * ns / second)) },
@@ -1437,60 +1371,38 @@ static void run_race(int64_t ns)
 		{ C_PINS, race->pins },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+}
+
+static void run_race(const void *c, int64_t ns)
+{
+	race = c;
+	rig_case_begin(race->common.name);
 	make_titles();
 	if (race->collapse)
 		turn_khugepaged();
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
+	rig_episodes(plan_ms, ns, run_episode);
 	rig_put_back_knobs();
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	judge_race(ns);
 }
 
-static int self_test(void)
-{
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
-}
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.fault_around = true,
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(races)];
-	unsigned int i, nr = 0, weights = 0;
-	long around;
-
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++)
-		nr += rig_wanted(races[i].name);
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	groups = rig_share(MAX_GROUPS * sizeof(*groups));
-	if (!groups)
-		rig_bail("shared memory: %s", strerror(errno));
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
+	rig_suite_plan(&suite);
 	make_mounts();
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
-		if (rig_wanted(races[i].name) && !why[i])
-			weights += rig_weight(races[i].name, races[i].weight);
-	}
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (why[i])
-			rig_skip(race->name, "unsupported: %s", why[i]);
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
-	rig_fault_around(around);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

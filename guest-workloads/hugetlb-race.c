@@ -41,7 +41,6 @@
 
 #include <linux/falloc.h>
 #include <linux/memfd.h>
-#include <pthread.h>
 
 #define HUGE_SIZE	(2ul << 20)
 #define POOL_FILE	"/proc/sys/vm/nr_hugepages"
@@ -55,18 +54,17 @@
 enum op { OP_PUNCH, OP_TRUNCATE };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum op op;
 	bool shared;
-	unsigned int weight;	/* share of the budget */
 };
 
 /* Punching first: a truncation may leave its reservations to the end of the file's life. */
 static const struct race races[] = {
-	{ "punch-shared", OP_PUNCH, true, 6 },
-	{ "punch-private", OP_PUNCH, false, 2 },
-	{ "truncate-shared", OP_TRUNCATE, true, 3 },
-	{ "truncate-private", OP_TRUNCATE, false, 1 },
+	{ { "punch-shared", 6 }, OP_PUNCH, true },
+	{ { "punch-private", 2 }, OP_PUNCH, false },
+	{ { "truncate-shared", 3 }, OP_TRUNCATE, true },
+	{ { "truncate-private", 1 }, OP_TRUNCATE, false },
 };
 
 enum counter {
@@ -160,6 +158,7 @@ static struct plan plan;
 static struct group *groups;
 static struct mapper mappers[MAX_GROUPS][MAX_MAPPERS];
 static long pool_pages;
+static const char *no_pool;	/* why there is none */
 static bool roomy;		/* the pool cannot be empty */
 static bool stuck;		/* workers hold pages, and mutexes that all files share */
 
@@ -320,7 +319,6 @@ static void pause_a_little(struct reader *r)
 static void *reader_main(void *arg)
 {
 	struct reader *r = arg;
-	unsigned int i;
 
 	while (!rig_stopped()) {
 		check_page(r, rig_below(&r->rng, plan.pages));
@@ -329,10 +327,7 @@ static void *reader_main(void *arg)
 		    madvise(r->mapper->base, plan.pages * HUGE_SIZE, MADV_DONTNEED))
 			rig_broken("madvise: %s", strerror(errno));
 		pause_a_little(r);
-		for (i = 0; i < NR_COUNTERS; i++) {
-			rig_count(i, r->counts[i]);
-			r->counts[i] = 0;
-		}
+		rig_flush_counts(r->counts, NR_COUNTERS);
 	}
 	return NULL;
 }
@@ -340,7 +335,6 @@ static void *reader_main(void *arg)
 static void mapper_main(void *arg)
 {
 	static struct reader readers[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
 	struct mapper *m = arg;
 	long i;
 
@@ -353,15 +347,9 @@ static void mapper_main(void *arg)
 	for (i = 0; i < plan.threads; i++) {
 		readers[i].mapper = m;
 		readers[i].nr = i;
-		readers[i].rng = rig_rng_for(race->name, 1000 * m->group->nr + 10 * m->nr + i);
-		if (i && pthread_create(&threads[i], NULL, reader_main, &readers[i])) {
-			rig_broken("pthread_create failed");
-			return;
-		}
+		readers[i].rng = rig_rng_for(race->common.name, 1000 * m->group->nr + 10 * m->nr + i);
 	}
-	reader_main(&readers[0]);
-	for (i = 1; i < plan.threads; i++)
-		pthread_join(threads[i], NULL);
+	rig_run_threads(reader_main, readers, sizeof(readers[0]), plan.threads);
 }
 
 /* ---- mutators ---- */
@@ -393,7 +381,7 @@ static void fill(struct mutator *m, long first, long end, long percent)
 			continue;
 		if (!write_page(m->base + i * HUGE_SIZE, g->newest, i))
 			continue;	/* the pool is empty */
-		if (!strcmp(rig_inject, "zero"))
+		if (rig_lies("zero"))
 			memset(m->base + i * HUGE_SIZE, 0, HUGE_SIZE);
 		rig_store(&g->hole[i], 0);
 	}
@@ -416,7 +404,7 @@ static void mutate_once(struct mutator *m)
 		first = plan.pages - len;
 	end = first + len;
 	rig_add(&g->seq, 1);
-	if (!strcmp(rig_inject, "stale"))
+	if (rig_lies("stale"))
 		;		/* nothing is removed, and the readers are told that it was */
 	else if (race->op == OP_TRUNCATE)
 		resize(g, first);
@@ -438,7 +426,7 @@ static void mutator_main(void *arg)
 
 	rig_catch_bus();
 	m.group = arg;
-	m.rng = rig_rng_for(race->name, 1000000 + m.group->nr);
+	m.rng = rig_rng_for(race->common.name, 1000000 + m.group->nr);
 	m.base = map_group(m.group, true, false);
 	if (!m.base) {
 		rig_broken("mmap: %s", strerror(errno));
@@ -447,7 +435,7 @@ static void mutator_main(void *arg)
 	if (plan.nice)
 		setpriority(PRIO_PROCESS, 0, plan.nice);
 	while (!rig_stopped()) {
-		if (!strcmp(rig_inject, "idle"))
+		if (rig_lies("idle"))
 			rig_wait_change(&m.group->seq, rig_load(&m.group->seq));
 		else
 			mutate_once(&m);
@@ -553,7 +541,7 @@ static void draw_plan(unsigned int episode)
 	static const long populates[] = { 50, 100, 100 };
 	static const long refills[] = { 0, 30, 100, 100 };
 	static const long nices[] = { 0, 0, 0, 5 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
@@ -575,20 +563,7 @@ static void draw_plan(unsigned int episode)
 	p.refill = rig_pick(&rng, refills);
 	p.nice = rig_pick(&rng, nices);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(groups);
-	TAKE(mappers);
-	TAKE(threads);
-	TAKE(pages);
-	TAKE(chunk);
-	TAKE(pause);
-	TAKE(write);
-	TAKE(drop);
-	TAKE(reserve);
-	TAKE(populate);
-	TAKE(refill);
-	TAKE(nice);
-#undef TAKE
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 	/* see above: a stock kernel loses count, and worse in private mappings */
 	if ((race->op == OP_TRUNCATE || !race->shared) && given.reserve < 0)
 		plan.reserve = 0;
@@ -597,23 +572,9 @@ static void draw_plan(unsigned int episode)
 		pool_pages >= 3 * plan.groups * plan.pages;
 }
 
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "groups:%ld,mappers:%ld,threads:%ld,pages:%ld,chunk:%ld,",
-		     plan.groups, plan.mappers, plan.threads, plan.pages, plan.chunk);
-	n += snprintf(text + n, sizeof(text) - n, "pause:%ld,write:%ld,drop:%ld,reserve:%ld,",
-		      plan.pause, plan.write, plan.drop, plan.reserve);
-	snprintf(text + n, sizeof(text) - n, "populate:%ld,refill:%ld,nice:%ld",
-		 plan.populate, plan.refill, plan.nice);
-	rig_diag("param e%u=%s", episode, text);
-}
-
 static void make_files(void)
 {
-	struct mutator m = { .rng = rig_rng_for(race->name, 2000000) };
+	struct mutator m = { .rng = rig_rng_for(race->common.name, 2000000) };
 	long i;
 
 	memset(groups, 0, MAX_GROUPS * sizeof(*groups));
@@ -636,8 +597,7 @@ static void make_files(void)
 	}
 	for (; i < MAX_GROUPS; i++)
 		groups[i].fd = -1;
-	if (rig_load(&rig_shared->broken))
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 }
 
 static void run_episode(unsigned int episode, int64_t ns)
@@ -647,7 +607,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 	long i, k;
 
 	draw_plan(episode);
-	print_plan(episode);
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
 	rig_case_again();
 	make_files();
 	for (i = 0; i < plan.groups; i++) {
@@ -660,9 +620,9 @@ static void run_episode(unsigned int episode, int64_t ns)
 		rig_spawn(mutator_main, &groups[i]);
 	rig_case_run(ns);
 	stuck = rig_nr_workers;
-	if (!strcmp(rig_inject, "reserve") || !strcmp(rig_inject, "leak"))
+	if (rig_lies("reserve") || rig_lies("leak"))
 		kept = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS |
-			    MAP_HUGETLB | (strcmp(rig_inject, "leak") ? 0 : MAP_POPULATE), -1, 0);
+			    MAP_HUGETLB | (!rig_lies("leak") ? 0 : MAP_POPULATE), -1, 0);
 	if (!stuck)
 		count_pool(&before, false);
 	for (i = 0; i < plan.groups; i++) {
@@ -675,11 +635,15 @@ static void run_episode(unsigned int episode, int64_t ns)
 		munmap(kept, HUGE_SIZE);
 }
 
-static void run_race(int64_t ns)
+static const char *unsupported(const void *c)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	unsigned int nr = rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
+	(void)c;
+	return no_pool;
+}
+
+static void judge_race(int64_t ns)
+{
+	const int64_t second = 1000000000;
 	/* An emulated CPU clears 2 MiB in milliseconds, and the files are short. */
 	const struct rig_gate gates[] = {
 		{ C_ROUNDS, rig_max(3, rig_min(50, 2 * ns / second)) },
@@ -687,56 +651,40 @@ static void run_race(int64_t ns)
 		{ C_COUNTS, 2 },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
-	make_titles();
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
 }
 
-static int self_test(void)
+static void run_race(const void *c, int64_t ns)
 {
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
+	race = c;
+	if (stuck) {
+		rig_skip(race->common.name, "inconclusive: workers of another case are stuck");
+		return;
+	}
+	rig_case_begin(race->common.name);
+	make_titles();
+	rig_episodes(plan_ms, ns, run_episode);
+	judge_race(ns);
 }
+
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 int main(int argc, char **argv)
 {
-	unsigned int i, nr = 0, weights = 0;
-	const char *why;
-
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		nr += rig_wanted(races[i].name);
-		weights += rig_wanted(races[i].name) ?
-			   rig_weight(races[i].name, races[i].weight) : 0;
-	}
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	groups = rig_share(MAX_GROUPS * sizeof(*groups));
-	if (!groups)
-		rig_bail("shared memory: %s", strerror(errno));
 
-	rig_plan(nr);
+	rig_suite_plan(&suite);
 	rig_catch_bus();
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
-	why = make_pool();
+	no_pool = make_pool();
 	rig_diag("actual pool=%ld", pool_pages);
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (why)
-			rig_skip(race->name, "unsupported: %s", why);
-		else if (stuck)
-			rig_skip(race->name, "inconclusive: workers of another case are stuck");
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
+	rig_suite_run(&suite);
 	return rig_finish();
 }

@@ -52,7 +52,6 @@
 #define MAX_PROCESSES	32
 #define MAX_THREADS	4
 #define MAX_REQUEST	2048	/* pages in one move_pages() */
-#define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
 #define WORDS		1024			/* offset of the threads' own words in a page */
 #define FIRST		1	/* generation of the stamps that a file is made with */
 
@@ -62,19 +61,18 @@
 enum look { LOOK_READ, LOOK_COHERENT, LOOK_WRITE, LOOK_COW, LOOK_ZAP };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum look look;
 	bool shared;
-	unsigned int weight;
 };
 
 static const struct race races[] = {
-	{ "read-private", LOOK_READ, false, 1 },
-	{ "coherent-private", LOOK_COHERENT, false, 3 },
-	{ "coherent-shared", LOOK_COHERENT, true, 2 },
-	{ "write-shared", LOOK_WRITE, true, 2 },
-	{ "cow-fork", LOOK_COW, false, 2 },
-	{ "dirty-zap", LOOK_ZAP, true, 3 },
+	{ { "read-private", 1 }, LOOK_READ, false },
+	{ { "coherent-private", 3 }, LOOK_COHERENT, false },
+	{ { "coherent-shared", 2 }, LOOK_COHERENT, true },
+	{ { "write-shared", 2 }, LOOK_WRITE, true },
+	{ { "cow-fork", 2 }, LOOK_COW, false },
+	{ { "dirty-zap", 3 }, LOOK_ZAP, true },
 };
 
 enum how { BY_MOVE_PAGES, BY_MBIND, BY_MIGRATE_PAGES, BY_COMPACTION, BY_OFFLINE, NR_HOW };
@@ -162,7 +160,7 @@ static char title_bus[96], title_stale[96];
 
 static void make_titles(void)
 {
-#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " after migration in %s", race->name)
+#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " after migration in %s", race->common.name)
 	TITLE(title_lost, "written data lost");
 	TITLE(title_zero, "zeroes instead of data");
 	TITLE(title_wrong, "data of another page");
@@ -171,11 +169,6 @@ static void make_titles(void)
 	TITLE(title_stale, "stale data");
 	TITLE(title_bus, "unexpected SIGBUS");
 #undef TITLE
-}
-
-static bool lies(const char *what)
-{
-	return !strcmp(rig_inject, what);
 }
 
 static size_t map_len(void)
@@ -222,20 +215,6 @@ static void check_stamps(const char *who, const struct rig_stamp *seen, uint64_t
 	}
 }
 
-/* Returns false when the access ended in SIGBUS. */
-static bool read_page(char *page, struct rig_stamp *out)
-{
-	if (sigsetjmp(rig_bus_env, 0)) {
-		rig_store(&rig_bus_armed, 0);
-		return false;
-	}
-	rig_store(&rig_bus_armed, 1);
-	out[RIG_HEAD] = rig_stamp_read(rig_stamp_at(page, RIG_HEAD));
-	out[RIG_TAIL] = rig_stamp_read(rig_stamp_at(page, RIG_TAIL));
-	rig_store(&rig_bus_armed, 0);
-	return true;
-}
-
 /*
  * What is stored through one mapping shows in the other. Words of one thread,
  * so that nobody else has to be waited for.
@@ -250,7 +229,7 @@ static void check_coherence(struct mapper *m, uint64_t index)
 	__atomic_store_n(there, ++m->generation, __ATOMIC_SEQ_CST);
 	got = __atomic_load_n(here, __ATOMIC_SEQ_CST);
 	m->counts[C_WRITES]++;
-	if (got == m->generation && !lies("stale"))
+	if (got == m->generation && !rig_lies("stale"))
 		return;
 	rig_found(title_stale, "page %" PRIu64 ": stored %" PRIu64 ", read %" PRIu64
 		  ", pagemap %#" PRIx64 " and %#" PRIx64, index, m->generation, got,
@@ -272,7 +251,7 @@ static uint64_t wanted(const struct mapper *m, uint64_t index)
 	case LOOK_COW:
 		return m->expected[index] ? m->expected[index] : FIRST;
 	default:
-		return lies("corrupt") ? FIRST + 1 : FIRST;
+		return rig_lies("corrupt") ? FIRST + 1 : FIRST;
 	}
 }
 
@@ -281,7 +260,7 @@ static void check_page(struct mapper *m, const char *who, uint64_t index)
 	struct rig_stamp seen[RIG_ENDS];
 
 	m->counts[C_READS]++;
-	if (!read_page(m->base + (index - plan.align) * RIG_PAGE, seen))
+	if (!rig_look(m->base + (index - plan.align) * RIG_PAGE, seen))
 		rig_found(title_bus, "%s: page %" PRIu64, who, index);
 	else
 		check_stamps(who, seen, index, wanted(m, index));
@@ -292,7 +271,7 @@ static void store_page(struct mapper *m, uint64_t index)
 	char *page = m->base + (index - plan.align) * RIG_PAGE;
 
 	m->generation++;
-	if (!lies("lost"))
+	if (!rig_lies("lost"))
 		rig_stamp_page(page, m->generation, index);
 	if (race->look == LOOK_WRITE)
 		rig_store(&shared->stored[index], m->generation);
@@ -362,16 +341,6 @@ static void sweep(struct mapper *m)
 		m->counts[C_COLLISIONS]++;
 }
 
-static void flush_counts(uint64_t *counts)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_COUNTERS; i++) {
-		rig_count(i, counts[i]);
-		counts[i] = 0;
-	}
-}
-
 static void *thread_main(void *arg)
 {
 	struct mapper *m = arg;
@@ -394,7 +363,7 @@ static void *thread_main(void *arg)
 	rig_store(&shared->addr[m->process][m->thread], (uint64_t)m->base);
 	while (!rig_stopped()) {
 		sweep(m);
-		flush_counts(m->counts);
+		rig_flush_counts(m->counts, NR_COUNTERS);
 	}
 	rig_store(&shared->addr[m->process][m->thread], 0);
 	return NULL;
@@ -403,34 +372,23 @@ static void *thread_main(void *arg)
 static void process_main(void *arg)
 {
 	static struct mapper mappers[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
 	long nr = (long)arg, i;
 	char *slots;
 
 	rig_catch_bus();
 	/* neighbours from the start of a page table, so that the threads share it */
-	slots = mmap(NULL, plan.threads * map_len() + TABLE_SIZE, PROT_NONE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (slots == MAP_FAILED) {
-		rig_broken("mmap: %s", strerror(errno));
+	slots = rig_room(plan.threads * map_len());
+	if (!slots)
 		return;
-	}
-	slots = (char *)(((uintptr_t)slots + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1));
 	shared->pid[nr] = getpid();
 	for (i = 0; i < plan.threads; i++) {
 		mappers[i].process = nr;
 		mappers[i].thread = i;
 		mappers[i].base = slots + i * map_len();
 		mappers[i].generation = FIRST;
-		mappers[i].rng = rig_rng_for(race->name, 10 * nr + i);
-		if (i && pthread_create(&threads[i], NULL, thread_main, &mappers[i])) {
-			rig_broken("pthread_create failed");
-			return;
-		}
+		mappers[i].rng = rig_rng_for(race->common.name, 10 * nr + i);
 	}
-	thread_main(&mappers[0]);
-	for (i = 1; i < plan.threads; i++)
-		pthread_join(threads[i], NULL);
+	rig_run_threads(thread_main, mappers, sizeof(mappers[0]), plan.threads);
 }
 
 /* ---- movers ---- */
@@ -537,7 +495,7 @@ static void mover_main(void *arg)
 	static struct mover m;
 
 	rig_catch_bus();
-	m.rng = rig_rng_for(race->name, 1000 + (long)arg);
+	m.rng = rig_rng_for(race->common.name, 1000 + (long)arg);
 	m.node = rig_below(&m.rng, 64);
 	m.base = mmap(NULL, plan.pages * RIG_PAGE, PROT_READ, MAP_SHARED, file_fd, 0);
 	if (m.base == MAP_FAILED) {
@@ -545,12 +503,12 @@ static void mover_main(void *arg)
 		return;
 	}
 	while (!rig_stopped()) {
-		if (lies("idle")) {
+		if (rig_lies("idle")) {
 			rig_sleep_ns(1000000);
 			continue;
 		}
 		move_once(&m);
-		flush_counts(m.counts);
+		rig_flush_counts(m.counts, NR_COUNTERS);
 	}
 }
 
@@ -566,7 +524,7 @@ static void zap_mover_main(void *arg)
 	uint64_t theirs;
 
 	(void)arg;
-	m.rng = rig_rng_for(race->name, 2000);
+	m.rng = rig_rng_for(race->common.name, 2000);
 	while (!rig_stopped()) {
 		theirs = rig_load(&shared->addr[0][0]);
 		if (!theirs) {
@@ -575,7 +533,7 @@ static void zap_mover_main(void *arg)
 		}
 		move_range(&m, shared->pid[0], (char *)theirs, plan.pages, plan.times);
 		m.counts[C_MOVES]++;
-		flush_counts(m.counts);
+		rig_flush_counts(m.counts, NR_COUNTERS);
 	}
 }
 
@@ -585,7 +543,7 @@ static void *offline_main(void *arg)
 	static struct mover m;
 	char *base = arg;
 
-	m.rng = rig_rng_for(race->name, 3000);
+	m.rng = rig_rng_for(race->common.name, 3000);
 	while (!rig_stopped()) {
 		if (!rig_load(&shared->addr[0][0])) {
 			sched_yield();
@@ -593,7 +551,7 @@ static void *offline_main(void *arg)
 		}
 		offline(&m, base + rig_below(&m.rng, plan.pages) * RIG_PAGE);
 		m.counts[C_MOVES]++;
-		flush_counts(m.counts);
+		rig_flush_counts(m.counts, NR_COUNTERS);
 	}
 	return NULL;
 }
@@ -652,7 +610,7 @@ static void zap_once(struct mapper *m, char *view)
 		return;
 	}
 	madvise(m->base, len, MADV_POPULATE_READ);
-	for (i = 0; i < plan.pages && !lies("lost"); i++)
+	for (i = 0; i < plan.pages && !rig_lies("lost"); i++)
 		rig_stamp_page(m->base + i * RIG_PAGE, m->generation, i);
 	rig_store(&shared->addr[0][0], (uint64_t)m->base);
 	caught = await_entry(m->base, entries);
@@ -691,7 +649,7 @@ static void zapper_main(void *arg)
 
 	(void)arg;
 	rig_catch_bus();
-	m.rng = rig_rng_for(race->name, 0);
+	m.rng = rig_rng_for(race->common.name, 0);
 	m.base = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	view = mmap(NULL, len, PROT_READ, MAP_SHARED, file_fd, 0);
 	if (m.base == MAP_FAILED || view == MAP_FAILED) {
@@ -703,7 +661,7 @@ static void zapper_main(void *arg)
 		rig_broken("pthread_create failed");
 	while (!rig_stopped()) {
 		zap_once(&m, view);
-		flush_counts(m.counts);
+		rig_flush_counts(m.counts, NR_COUNTERS);
 	}
 	if (plan.how == BY_OFFLINE)
 		pthread_join(thread, NULL);
@@ -712,21 +670,13 @@ static void zapper_main(void *arg)
 /* ---- cases ---- */
 
 /* Returns why this machine or file system cannot do it, or NULL. */
-static const char *unsupported(const struct race *r)
+static const char *unsupported(const void *c)
 {
-	int fd;
+	const struct race *r = c;
 
 	if (!*rig_inject && !in_guest && !(nodes & (nodes - 1)))
 		return "one NUMA node, and compaction only in a guest of the rig";
-	if (r->look != LOOK_ZAP)
-		return NULL;
-	fd = rig_open_file("probe", 0, NULL);
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE)) {
-		close(fd);
-		return "hole punch is refused";
-	}
-	close(fd);
-	return NULL;
+	return r->look == LOOK_ZAP ? rig_no_punch() : NULL;
 }
 
 /*
@@ -761,7 +711,7 @@ static void draw_plan(unsigned int episode)
 				    BY_MIGRATE_PAGES, BY_COMPACTION, BY_OFFLINE };
 	static const long near[] = { BY_COMPACTION, BY_OFFLINE };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 65536, 2 << 20 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
@@ -782,57 +732,24 @@ static void draw_plan(unsigned int episode)
 	if (episode % 2 && nodes & (nodes - 1))
 		sharpen(&p);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(processes);
-	TAKE(threads);
-	TAKE(movers);
-	TAKE(pages);
-	TAKE(align);
-	TAKE(stride);
-	TAKE(batch);
-	TAKE(times);
-	TAKE(how);
-	TAKE(fault_around);
-#undef TAKE
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 	/* only a request that names pages can be aimed at those of the zapper */
 	if (race->look == LOOK_ZAP && plan.how != BY_OFFLINE)
 		plan.how = nodes & (nodes - 1) ? BY_MOVE_PAGES : BY_OFFLINE;
 }
 
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "processes:%ld,threads:%ld,movers:%ld,pages:%ld,",
-		     plan.processes, plan.threads, plan.movers, plan.pages);
-	n += snprintf(text + n, sizeof(text) - n, "align:%ld,stride:%ld,batch:%ld,times:%ld,",
-		      plan.align, plan.stride, plan.batch, plan.times);
-	snprintf(text + n, sizeof(text) - n, "how:%ld,fault-around:%ld", plan.how,
-		 plan.fault_around);
-	rig_diag("param e%u=%s", episode, text);
-}
-
 static void make_file(unsigned int episode)
 {
-	static char page[RIG_PAGE];
-	struct statfs fs;
 	long i;
 
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 2 * MAX_PAGES * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * MAX_PAGES * RIG_PAGE / 1024);
-	on_tmpfs = fs.f_type == TMPFS_MAGIC;
+	rig_need_space(2 * MAX_PAGES * RIG_PAGE);
+	on_tmpfs = rig_statfs().f_type == TMPFS_MAGIC;
 	memset(shared->addr, 0, sizeof(shared->addr));
 	shared->moving = 0;
 	file_fd = rig_open_file("migrate", episode, NULL);
-	for (i = 0; i < plan.pages; i++) {
-		rig_stamp_page(page, FIRST, i);
+	for (i = 0; i < plan.pages; i++)
 		shared->stored[i] = FIRST;
-		if (!rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-			rig_bail("write: %s", strerror(errno));
-	}
+	rig_stamp_file(file_fd, FIRST, plan.pages);
 	if (rig_below(&(struct rig_rng){ rig_seed + episode }, 2))
 		fsync(file_fd);
 }
@@ -882,7 +799,7 @@ static void check_references(void)
 		rig_sleep_ns(50000000);
 	}
 	rig_found("clean page cannot be dropped after migration, a reference is leaked",
-		  "%ld of %ld pages, %s", left, plan.pages, race->name);
+		  "%ld of %ld pages, %s", left, plan.pages, race->common.name);
 }
 
 static void run_episode(unsigned int episode, int64_t ns)
@@ -891,13 +808,13 @@ static void run_episode(unsigned int episode, int64_t ns)
 	long i;
 
 	draw_plan(episode);
-	print_plan(episode);
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
 	rig_case_again();
 	make_file(episode);
 	rig_fault_around(plan.fault_around);
 	if (race->look == LOOK_ZAP) {
 		rig_spawn(zapper_main, NULL);
-		if (plan.how != BY_OFFLINE && !lies("idle"))
+		if (plan.how != BY_OFFLINE && !rig_lies("idle"))
 			rig_spawn(zap_mover_main, NULL);
 	} else {
 		for (i = 0; i < plan.processes; i++)
@@ -914,11 +831,9 @@ static void run_episode(unsigned int episode, int64_t ns)
 	rig_count(C_FAILED, rig_vmstat("pgmigrate_fail") - bad);
 }
 
-static void run_race(int64_t ns)
+static void judge_race(int64_t ns)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	unsigned int nr = rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
+	const int64_t second = 1000000000;
 	const bool zap = race->look == LOOK_ZAP;
 	const struct rig_gate gates[] = {
 		{ C_MOVES, 1 },
@@ -928,60 +843,38 @@ static void run_race(int64_t ns)
 		{ C_ZAPS_CAUGHT, zap ? 1 : 0 },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
-	make_titles();
-	shared->offlined = 0;
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
 }
 
-static int self_test(void)
+static void run_race(const void *c, int64_t ns)
 {
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
+	race = c;
+	rig_case_begin(race->common.name);
+	make_titles();
+	shared->offlined = 0;
+	rig_episodes(plan_ms, ns, run_episode);
+	judge_race(ns);
 }
+
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.fault_around = true,
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(races)];
-	unsigned int i, nr = 0, weights = 0;
-	long around;
-
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++)
-		nr += rig_wanted(races[i].name);
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	shared = rig_share(sizeof(*shared));
-	if (!shared)
-		rig_bail("shared memory: %s", strerror(errno));
 	in_guest = rig_own_machine();
 	nodes = rig_nodes();
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
+	rig_suite_plan(&suite);
 	rig_diag("nodes %#" PRIx64, nodes);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
-		if (rig_wanted(races[i].name) && !why[i])
-			weights += rig_weight(races[i].name, races[i].weight);
-	}
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (why[i])
-			rig_skip(race->name, "unsupported: %s", why[i]);
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
-	rig_fault_around(around);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

@@ -212,8 +212,7 @@ static void run_case(const struct peer_case *c, int64_t ns)
 	int out, status = 0;
 	pid_t pid, done = 0;
 
-	rig_diag("case %s", c->name);
-	rig_case_begin();
+	rig_case_begin(c->name);
 	rig_shared->started_ns = start;
 	if (!find(c->program, path, sizeof(path))) {
 		rig_skip(c->name, "no %s in this guest", c->program);

@@ -47,17 +47,16 @@
 enum kind { ON_FILE, ON_ANON, ON_SOFT };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum kind kind;
 	bool shared;
-	unsigned int weight;
 };
 
 static const struct race races[] = {
-	{ "file-private", ON_FILE, false, 3 },
-	{ "file-shared", ON_FILE, true, 2 },
-	{ "anon", ON_ANON, false, 2 },
-	{ "soft-offline", ON_SOFT, true, 1 },
+	{ { "file-private", 3 }, ON_FILE, false },
+	{ { "file-shared", 2 }, ON_FILE, true },
+	{ { "anon", 2 }, ON_ANON, false },
+	{ { "soft-offline", 1 }, ON_SOFT, true },
 };
 
 enum counter {
@@ -122,7 +121,7 @@ static char title_mapped[96];
 
 static void make_titles(void)
 {
-#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", race->name)
+#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", race->common.name)
 	TITLE(title_data, "data of a poisoned page");
 	TITLE(title_mapped, "poisoned page is mapped");
 	TITLE(title_bus, "SIGBUS on a page that was not poisoned");
@@ -130,11 +129,6 @@ static void make_titles(void)
 	TITLE(title_corrupt, "corrupt data beside poisoned pages");
 	TITLE(title_zero, "zeroes instead of data beside poisoned pages");
 #undef TITLE
-}
-
-static bool lies(const char *what)
-{
-	return !strcmp(rig_inject, what);
 }
 
 static size_t map_len(void)
@@ -158,16 +152,6 @@ struct reader {
 	uint64_t counts[NR_COUNTERS];
 };
 
-static void flush_counts(uint64_t *counts)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_COUNTERS; i++) {
-		rig_count(i, counts[i]);
-		counts[i] = 0;
-	}
-}
-
 static __thread uint32_t poisoning;
 
 /* Who poisons a page that it maps gets a SIGBUS when madvise() returns: nothing to jump from. */
@@ -182,20 +166,6 @@ static void catch_bus(void)
 	struct sigaction sa = { .sa_handler = on_bus, .sa_flags = SA_NODEFER };
 
 	sigaction(SIGBUS, &sa, NULL);
-}
-
-/* Returns false when the access ended in SIGBUS. */
-static bool read_page(char *page, struct rig_stamp *out)
-{
-	if (sigsetjmp(rig_bus_env, 1)) {
-		rig_store(&rig_bus_armed, 0);
-		return false;
-	}
-	rig_store(&rig_bus_armed, 1);
-	out[RIG_HEAD] = rig_stamp_read(rig_stamp_at(page, RIG_HEAD));
-	out[RIG_TAIL] = rig_stamp_read(rig_stamp_at(page, RIG_TAIL));
-	rig_store(&rig_bus_armed, 0);
-	return true;
 }
 
 static void check_stamps(const struct rig_stamp *seen, uint64_t index)
@@ -249,7 +219,7 @@ static void check_page(struct reader *r, uint64_t index)
 
 	version = rig_load(&shared->version[index]);
 	state = rig_load(&shared->state[index]);
-	data = read_page(page, seen);
+	data = rig_look(page, seen);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	still = !(version & 1) && rig_load(&shared->version[index]) == version;
 	r->counts[C_READS]++;
@@ -284,7 +254,7 @@ static void sweep(struct reader *r)
 	for (i = 0; i < plan.pages; i++)
 		check_page(r, i);
 	r->counts[C_SWEEPS]++;
-	flush_counts(r->counts);
+	rig_flush_counts(r->counts, NR_COUNTERS);
 }
 
 static void *thread_main(void *arg)
@@ -302,7 +272,7 @@ static void reader_main(void *arg)
 
 	catch_bus();
 	r.nr = (long)arg;
-	r.rng = rig_rng_for(race->name, r.nr);
+	r.rng = rig_rng_for(race->common.name, r.nr);
 	r.base = mmap(NULL, map_len(), PROT_READ, race->shared ? MAP_SHARED : MAP_PRIVATE, file_fd,
 		      0);
 	if (r.base == MAP_FAILED) {
@@ -327,9 +297,9 @@ static enum state poison(char *page, int advice)
 {
 	int ret;
 
-	if (lies("idle"))
+	if (rig_lies("idle"))
 		return UNSURE;
-	if (lies("data"))
+	if (rig_lies("data"))
 		return POISONED;
 	if (!in_guest)		/* the last fence: never on somebody's machine */
 		return UNSURE;
@@ -348,7 +318,7 @@ static void pause_a_while(struct rig_rng *rng)
 
 static void poisoner_main(void *arg)
 {
-	struct rig_rng rng = rig_rng_for(race->name, 1000);
+	struct rig_rng rng = rig_rng_for(race->common.name, 1000);
 	long left = rig_max(4, plan.pages * plan.portion / 100);
 	uint64_t index;
 	char *base;
@@ -363,9 +333,9 @@ static void poisoner_main(void *arg)
 	while (!rig_stopped()) {
 		pause_a_while(&rng);
 		index = rig_below(&rng, plan.pages);
-		if (lies("sigbus") && ftruncate(file_fd, 0))
+		if (rig_lies("sigbus") && ftruncate(file_fd, 0))
 			rig_broken("ftruncate: %s", strerror(errno));
-		if (left <= 0 || !may_take() || lies("sigbus"))
+		if (left <= 0 || !may_take() || rig_lies("sigbus"))
 			continue;
 		if (race->kind == ON_SOFT) {
 			/* its state stays: readers must not notice */
@@ -404,7 +374,7 @@ static void poison_anon(struct rig_rng *rng)
 static void anon_main(void *arg)
 {
 	static struct reader readers[MAX_READERS];
-	struct rig_rng rng = rig_rng_for(race->name, 1000);
+	struct rig_rng rng = rig_rng_for(race->common.name, 1000);
 	pthread_t threads[MAX_READERS];
 	long i;
 
@@ -420,7 +390,7 @@ static void anon_main(void *arg)
 	for (i = 0; i < plan.readers; i++) {
 		readers[i].nr = i;
 		readers[i].base = memory;
-		readers[i].rng = rig_rng_for(race->name, i);
+		readers[i].rng = rig_rng_for(race->common.name, i);
 		if (pthread_create(&threads[i], NULL, thread_main, &readers[i])) {
 			rig_broken("pthread_create failed");
 			return;
@@ -445,7 +415,7 @@ static void draw_plan(unsigned int episode)
 	static const long pauses[] = { 2000, 20000, 20000 };
 	static const long portions[] = { 10, 25, 50 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 2 << 20 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
@@ -456,47 +426,17 @@ static void draw_plan(unsigned int episode)
 	p.portion = rig_pick(&rng, portions);
 	p.fault_around = rig_pick(&rng, arounds);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(readers);
-	TAKE(pages);
-	TAKE(stride);
-	TAKE(pause);
-	TAKE(portion);
-	TAKE(fault_around);
-#undef TAKE
-}
-
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "readers:%ld,pages:%ld,stride:%ld,pause:%ld,",
-		     plan.readers, plan.pages, plan.stride, plan.pause);
-	snprintf(text + n, sizeof(text) - n, "portion:%ld,fault-around:%ld", plan.portion,
-		 plan.fault_around);
-	rig_diag("param e%u=%s", episode, text);
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 }
 
 /* Clean and, on a disk, written: poison must find nothing that only it would lose. */
 static void make_file(unsigned int episode)
 {
-	static char page[RIG_PAGE];
-	struct statfs fs;
-	long i;
-
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 2 * MAX_PAGES * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * MAX_PAGES * RIG_PAGE / 1024);
-	only_copy = race->kind == ON_ANON || lies("data") ||
-		    (race->kind == ON_FILE && fs.f_type == TMPFS_MAGIC);
+	rig_need_space(2 * MAX_PAGES * RIG_PAGE);
+	only_copy = race->kind == ON_ANON || rig_lies("data") ||
+		    (race->kind == ON_FILE && rig_statfs().f_type == TMPFS_MAGIC);
 	file_fd = rig_open_file("poison", episode, NULL);
-	for (i = 0; i < plan.pages; i++) {
-		rig_stamp_page(page, 1, i);
-		if (!rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-			rig_bail("write: %s", strerror(errno));
-	}
+	rig_stamp_file(file_fd, 1, plan.pages);
 	if (fsync(file_fd))
 		rig_bail("fsync: %s", strerror(errno));
 }
@@ -506,7 +446,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 	long i;
 
 	draw_plan(episode);
-	print_plan(episode);
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
 	rig_case_again();
 	make_file(episode);
 	rig_fault_around(plan.fault_around);
@@ -522,69 +462,53 @@ static void run_episode(unsigned int episode, int64_t ns)
 	close(file_fd);
 }
 
-static void run_race(int64_t ns)
+static const char *unsupported(const void *c)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	unsigned int nr = rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
-	struct rig_gate gates[] = {
+	(void)c;
+	return in_guest || *rig_inject ? NULL : "only a guest of the rig may lose pages";
+}
+
+static void judge_race(int64_t ns)
+{
+	const int64_t second = 1000000000;
+	const struct rig_gate gates[] = {
 		{ C_POISONED, rig_max(1, rig_min(8, ns / second)) },
 		{ C_SWEEPS, rig_max(3, rig_min(100, 5 * ns / second)) },
-		{ C_SIGBUS, 0 },
+		/* a page that can be read anew from the disk need not have met a reader */
+		{ C_SIGBUS, only_copy },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
-	make_titles();
-	memset(shared, 0, sizeof(*shared));
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
-	/* a page that can be read anew from the disk need not have met a reader */
-	gates[2].least = only_copy;
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
 }
 
-static int self_test(void)
+static void run_race(const void *c, int64_t ns)
 {
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
+	race = c;
+	rig_case_begin(race->common.name);
+	make_titles();
+	memset(shared, 0, sizeof(*shared));
+	rig_episodes(plan_ms, ns, run_episode);
+	judge_race(ns);
 }
+
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.fault_around = true,
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 int main(int argc, char **argv)
 {
-	unsigned int i, nr = 0, weights = 0;
-	long around;
-
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		nr += rig_wanted(races[i].name);
-		weights += rig_wanted(races[i].name) ?
-			   rig_weight(races[i].name, races[i].weight) : 0;
-	}
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	shared = rig_share(sizeof(*shared));
-	if (!shared)
-		rig_bail("shared memory: %s", strerror(errno));
 	in_guest = rig_own_machine();
 	kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (!in_guest && !*rig_inject)
-			rig_skip(race->name, "unsupported: only a guest of the rig may lose pages");
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
-	rig_fault_around(around);
+	rig_suite_plan(&suite);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

@@ -53,18 +53,17 @@
 enum kind { EOF_TAIL, PUNCH, TRUNCATE, REWRITE, LAZYFREE, ANON };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum kind kind;
-	unsigned int weight;	/* share of the budget */
 };
 
 static const struct race races[] = {
-	{ "eof-tail", EOF_TAIL, 1 },
-	{ "punch", PUNCH, 4 },
-	{ "truncate", TRUNCATE, 2 },
-	{ "rewrite", REWRITE, 2 },
-	{ "lazyfree", LAZYFREE, 3 },
-	{ "anon", ANON, 2 },
+	{ { "eof-tail", 1 }, EOF_TAIL },
+	{ { "punch", 4 }, PUNCH },
+	{ { "truncate", 2 }, TRUNCATE },
+	{ { "rewrite", 2 }, REWRITE },
+	{ { "lazyfree", 3 }, LAZYFREE },
+	{ { "anon", 2 }, ANON },
 };
 
 enum counter {
@@ -171,11 +170,6 @@ static void make_titles(void)
 #undef TITLE
 }
 
-static bool lie(const char *about)
-{
-	return !strcmp(rig_inject, about);
-}
-
 static bool on_disk(void)
 {
 	return fs.f_type != TMPFS_MAGIC;
@@ -204,11 +198,6 @@ static char *map_file(int fd, long pages)
 		_exit(0);
 	}
 	return p;
-}
-
-static bool all_zero(const char *p, size_t len)
-{
-	return !len || (!*p && !memcmp(p, p + 1, len - 1));
 }
 
 /* ---- taking pages out of memory ---- */
@@ -296,7 +285,7 @@ static void reclaimer_main(void *arg)
 {
 	struct actor *a = arg;
 	struct group *g = a->group;
-	struct rig_rng rng = rig_rng_for(race->name, 1000 + g->nr);
+	struct rig_rng rng = rig_rng_for(race->common.name, 1000 + g->nr);
 	char *p = map_file(g->fd, plan.pages);
 	uint32_t last = 1, seq;
 
@@ -347,29 +336,15 @@ struct reader {
 	bool maps;		/* else it reads */
 };
 
-/* Returns false when the access ended in SIGBUS. */
-static bool copy_stamps(char *p, struct rig_stamp *out)
-{
-	if (sigsetjmp(rig_bus_env, 0)) {
-		rig_store(&rig_bus_armed, 0);
-		return false;
-	}
-	rig_store(&rig_bus_armed, 1);
-	out[RIG_HEAD] = rig_stamp_read(rig_stamp_at(p, RIG_HEAD));
-	out[RIG_TAIL] = rig_stamp_read(rig_stamp_at(p, RIG_TAIL));
-	rig_store(&rig_bus_armed, 0);
-	return true;
-}
-
 /* Returns false when there is no such page any more. */
 static bool read_stamps(struct reader *r, long page, struct rig_stamp *out)
 {
 	static char copy[RIG_PAGE];
 
 	if (r->maps)
-		return copy_stamps(r->base + page * RIG_PAGE, out);
+		return rig_look(r->base + page * RIG_PAGE, out);
 	return rig_pread_all(r->group->fd, copy, RIG_PAGE, page * RIG_PAGE) &&
-		copy_stamps(copy, out);
+		rig_look(copy, out);
 }
 
 static const char *judge_stamp(const struct rig_stamp *s, long page, enum rig_end end,
@@ -431,9 +406,8 @@ static void reader_main(void *arg)
 	struct actor *a = arg;
 	struct reader r = {
 		.group = a->group, .nr = a->nr, .maps = a->nr % 2 == 0,
-		.rng = rig_rng_for(race->name, 2000 + 10 * a->group->nr + a->nr),
+		.rng = rig_rng_for(race->common.name, 2000 + 10 * a->group->nr + a->nr),
 	};
-	struct rusage ru;
 	long i, step;
 
 	rig_catch_bus();
@@ -446,8 +420,7 @@ static void reader_main(void *arg)
 		if (r.maps)
 			madvise(r.base, plan.pages * RIG_PAGE, MADV_DONTNEED);
 	}
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
 }
 
 /* ---- mutators of a file ---- */
@@ -461,7 +434,7 @@ static void fill(struct group *g, long first, long end)
 		n = rig_min(16, end - first);
 		for (i = 0; i < n; i++)
 			rig_stamp_page(buf + i * RIG_PAGE, g->newest, first + i);
-		if (lie("zero"))
+		if (rig_lies("zero"))
 			memset(buf, 0, sizeof(buf));
 		if (!rig_pwrite_all(g->fd, buf, n * RIG_PAGE, first * RIG_PAGE))
 			rig_broken("write: %s", strerror(errno));
@@ -489,7 +462,7 @@ static void look_removed(struct group *g, off_t from, off_t to)
 			rig_broken("read: %s", strerror(errno));
 			return;
 		}
-		if (all_zero(buf, n))
+		if (rig_all_zero(buf, n))
 			continue;
 		for (i = 0; i < n && !buf[i]; i++)
 			;
@@ -526,7 +499,7 @@ static void remove_pages(struct group *g, struct rig_rng *rng, long first, long 
 	switch (race->kind) {
 	case PUNCH:
 		/* reclaim comes from the other end: the two meet */
-		for (to = end; to > first && !lie("stale"); to -= n) {
+		for (to = end; to > first && !rig_lies("stale"); to -= n) {
 			n = rig_min(plan.piece, to - first);
 			if (fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				      (to - n) * RIG_PAGE, n * RIG_PAGE))
@@ -554,12 +527,12 @@ static void remove_pages(struct group *g, struct rig_rng *rng, long first, long 
 static void mutator_main(void *arg)
 {
 	struct group *g = arg;
-	struct rig_rng rng = rig_rng_for(race->name, 3000 + g->nr);
+	struct rig_rng rng = rig_rng_for(race->common.name, 3000 + g->nr);
 	uint32_t seen = 0;	/* reclaim_seq when the file was last whole */
 	long len, first, end;
 
 	share_cpu(g, 0);
-	while (lie("idle") && !rig_stopped())
+	while (rig_lies("idle") && !rig_stopped())
 		rig_wait_change(&g->seq, rig_load(&g->seq));
 	while (!rig_stopped()) {
 		len = rig_min(plan.chunk, plan.pages);
@@ -640,7 +613,7 @@ static void cut_once(struct rig_rng *rng, unsigned int nr)
 		i = ftruncate(fd, (last + 2) * RIG_PAGE);
 	else
 		i = !rig_pwrite_all(fd, page, 16, (last + 3) * RIG_PAGE);
-	if (i || (lie("tail") && !rig_pwrite_all(fd, page, 1, (last + 1) * RIG_PAGE - 1)))
+	if (i || (rig_lies("tail") && !rig_pwrite_all(fd, page, 1, (last + 1) * RIG_PAGE - 1)))
 		rig_broken("extension: %s", strerror(errno));
 	if (look_mapped) {
 		p = map_file(fd, last + 1);
@@ -666,7 +639,7 @@ static void cut_once(struct rig_rng *rng, unsigned int nr)
 
 static void tail_main(void *arg)
 {
-	struct rig_rng rng = rig_rng_for(race->name, 1);
+	struct rig_rng rng = rig_rng_for(race->common.name, 1);
 	unsigned int i;
 
 	(void)arg;
@@ -726,7 +699,7 @@ static void judge_buffer(char *buf, unsigned int nr)
 static void lazyfree_main(void *arg)
 {
 	struct group *g = arg;
-	struct rig_rng rng = rig_rng_for(race->name, 4000 + g->nr);
+	struct rig_rng rng = rig_rng_for(race->common.name, 4000 + g->nr);
 	struct pinner p = { .buf = map_anonymous(plan.pages), .fd = g->fd };
 	size_t len = plan.pages * RIG_PAGE;
 	pthread_t thread;
@@ -759,7 +732,7 @@ static void lazyfree_main(void *arg)
 			rig_broken("direct read: %zd of %zu bytes", p.got, len);
 			break;
 		}
-		if (lie("lost"))
+		if (rig_lies("lost"))
 			memset(p.buf, 0, RIG_PAGE);
 		judge_buffer(p.buf, g->nr);
 		rig_count(C_ROUNDS, 1);
@@ -837,7 +810,7 @@ static void write_own(struct owner *o, long page)
 
 	rig_stamp_page(o->base + page * RIG_PAGE, generation, page);
 	o->expected[page] = generation;
-	if (lie("lost") && !(o->generation % 64))
+	if (rig_lies("lost") && !(o->generation % 64))
 		memset(o->base + page * RIG_PAGE, 0, RIG_PAGE);
 }
 
@@ -908,10 +881,9 @@ static void anon_main(void *arg)
 	static struct owner o;
 	struct actor *a = arg;
 	struct group *g = a->group;
-	struct rusage ru;
 
 	o.nr = g->nr * (MAX_READERS + 1) + a->nr;
-	o.rng = rig_rng_for(race->name, 5000 + o.nr);
+	o.rng = rig_rng_for(race->common.name, 5000 + o.nr);
 	o.file = rig_below(&o.rng, 2);
 	o.base = map_anonymous(plan.pages);
 	if (o.file && mmap(o.base, plan.pages * RIG_PAGE, PROT_READ | PROT_WRITE,
@@ -925,52 +897,24 @@ static void anon_main(void *arg)
 		rig_count(C_ROUNDS, 1);
 	}
 	check_owned(&o);
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
 }
 
 /* ---- cases ---- */
 
-static const char *unsupported(const struct race *r)
+static const char *unsupported(const void *c)
 {
-	const char *why = NULL;
-	int fd, direct = -1;
+	const struct race *r = c;
 
 	/* a lie is found without swap as well */
 	if ((r->kind == ANON || (!on_disk() && r->kind != LAZYFREE)) && no_swap && !*rig_inject)
 		return no_swap;
-	if (r->kind == PUNCH) {
-		fd = rig_open_file("probe", 0, NULL);
-		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE))
-			why = "hole punch is refused";
-		close(fd);
-	}
-	if (r->kind == LAZYFREE && !own_machine) {
-		fd = rig_open_file("probe", 1, &direct);
-		if (direct < 0)
-			why = "O_DIRECT is refused";
-		else
-			close(direct);
-		close(fd);
-	}
-	return why;
+	if (r->kind == PUNCH)
+		return rig_no_punch();
+	return r->kind == LAZYFREE && !own_machine ? rig_no_direct() : NULL;
 }
 
 /* One line: a case has many episodes. The names are those of the options. */
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "groups:%ld,readers:%ld,pages:%ld,chunk:%ld,piece:%ld,",
-		     plan.groups, plan.readers, plan.pages, plan.chunk, plan.piece);
-	n += snprintf(text + n, sizeof(text) - n, "way:%ld,aim:%ld,delay:%ld,pin:%ld,loop:%ld,",
-		      plan.way, plan.aim, plan.delay, plan.pin, plan.loop);
-	snprintf(text + n, sizeof(text) - n, "huge:%ld,fault-around:%ld", plan.huge,
-		 plan.fault_around);
-	rig_diag("param e%u=%s", episode, text);
-}
-
 /*
  * Small files in many rounds, in step. A hole punch passes twice, first by what
  * reclaim has locked and then over it again; only a page that reclaim lets go
@@ -1002,7 +946,7 @@ static void draw_plan(unsigned int episode)
 	static const long aims[] = { 0, 50, 100 };
 	static const long delays[] = { 0, 0, 100, 1000, 5000 };
 	static const long arounds[] = { 4096, 65536, 65536, 65536, 2 << 20 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
@@ -1021,35 +965,17 @@ static void draw_plan(unsigned int episode)
 	if (episode % 2)
 		sharpen(&p);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(groups);
-	TAKE(readers);
-	TAKE(pages);
-	TAKE(chunk);
-	TAKE(piece);
-	TAKE(way);
-	TAKE(aim);
-	TAKE(delay);
-	TAKE(pin);
-	TAKE(loop);
-	TAKE(huge);
-	TAKE(fault_around);
-#undef TAKE
-	print_plan(episode);
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
 }
 
 static void make_files(unsigned int episode)
 {
 	struct group *g;
 	int direct, loop;
-	uint64_t want;
 	long i;
 
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	want = 2 * plan.groups * plan.pages * RIG_PAGE;
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < want)
-		rig_bail("%s: less than %" PRIu64 " KiB free", rig_dir, want / 1024);
+	rig_need_space(2 * plan.groups * plan.pages * RIG_PAGE);
 	memset(groups, 0, MAX_GROUPS * sizeof(*groups));
 	for (i = 0; i < plan.groups; i++) {
 		g = &groups[i];
@@ -1070,8 +996,7 @@ static void make_files(unsigned int episode)
 		if (g->fd < 0)
 			rig_bail("neither O_DIRECT nor a loop device on %s", rig_dir);
 	}
-	if (rig_load(&rig_shared->broken))
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 }
 
 static void spawn_group(struct group *g)
@@ -1120,12 +1045,9 @@ static void run_episode(unsigned int episode, int64_t ns)
 		rig_count(C_SWAPPED, rig_vmstat("pswpout") - swapped);
 }
 
-/* Several episodes, each with a plan of its own: one unlucky draw must not cost the whole case. */
-static void run_race(int64_t ns)
+static void judge_race(int64_t ns)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	unsigned int nr = race->kind == EOF_TAIL ? 1 : rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
+	const int64_t second = 1000000000;
 	/* What a slow emulated machine manages and still sees a race in. */
 	const struct rig_gate gates[] = {
 		{ C_ROUNDS, rig_max(4, rig_min(100, 2 * ns / second)) },
@@ -1135,20 +1057,28 @@ static void run_race(int64_t ns)
 		{ C_SWAPPED, race->kind == ANON || (race->kind != LAZYFREE && !on_disk()) ? 4 : 0 },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
-	make_titles();
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
 }
 
-static int self_test(void)
+static void run_race(const void *c, int64_t ns)
 {
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
+	race = c;
+	rig_case_begin(race->common.name);
+	make_titles();
+	/* the tails take the whole time at once */
+	rig_episodes(race->kind == EOF_TAIL ? ns / 1000000 + 1 : plan_ms, ns, run_episode);
+	judge_race(ns);
 }
+
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.fault_around = true,
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 /* A sixteenth of the memory at most, of which zram takes what it needs and when it does. */
 static const char *get_swap(void)
@@ -1164,44 +1094,16 @@ static const char *get_swap(void)
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(races)];
-	unsigned int i, nr = 0, weights = 0;
-	long around;
-
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++)
-		nr += rig_wanted(races[i].name);
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	groups = rig_share(MAX_GROUPS * sizeof(*groups));
-	if (!groups || statfs(rig_dir, &fs))
-		rig_bail("set-up: %s", strerror(errno));
+	fs = rig_statfs();
 	own_machine = rig_own_machine();
 	no_swap = get_swap();
 	make_cgroup();
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
+	rig_suite_plan(&suite);
 	rig_diag("actual swap_kb=%" PRId64 " cgroup=%d", rig_stat("/proc/meminfo", "SwapTotal"),
 		 have_cgroup);
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
-		if (rig_wanted(races[i].name) && !why[i])
-			weights += rig_weight(races[i].name, races[i].weight);
-	}
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (why[i])
-			rig_skip(race->name, "unsupported: %s", why[i]);
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
-	rig_fault_around(around);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

@@ -44,22 +44,20 @@
 #define MAX_PAGES	500	/* less than a page table, so that nothing moves as a whole */
 #define MAX_HOT		32	/* more in one flush would flush everything */
 #define MAX_READERS	16
-#define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
 
 enum kind { MOVE, ZAP, EXEC };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum kind kind;
 	bool shared;
-	unsigned int weight;
 };
 
 static const struct race races[] = {
-	{ "move-private", MOVE, false, 3 },
-	{ "move-shared", MOVE, true, 2 },
-	{ "zap-store", ZAP, true, 3 },
-	{ "exec", EXEC, false, 2 },
+	{ { "move-private", 3 }, MOVE, false },
+	{ { "move-shared", 2 }, MOVE, true },
+	{ { "zap-store", 3 }, ZAP, true },
+	{ { "exec", 2 }, EXEC, false },
 };
 
 enum counter {
@@ -139,24 +137,9 @@ static void make_titles(void)
 #undef TITLE
 }
 
-static bool lies(const char *what)
-{
-	return !strcmp(rig_inject, what);
-}
-
 static size_t map_len(void)
 {
 	return plan.pages * RIG_PAGE;
-}
-
-static void flush_counts(uint64_t *counts)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_COUNTERS; i++) {
-		rig_count(i, counts[i]);
-		counts[i] = 0;
-	}
 }
 
 /* ---- SIGSEGV and SIGBUS are answers ---- */
@@ -279,7 +262,7 @@ static void *move_reader_main(void *arg)
 		for (i = 0; i < 20000 && !rig_stopped(); i++)
 			if (!read_hot(t, base, first + i % nr))
 				break;
-		flush_counts(t->counts);
+		rig_flush_counts(t->counts, NR_COUNTERS);
 	}
 	return NULL;
 }
@@ -316,7 +299,7 @@ static void move_loop(struct thread *t)
 		from = to;
 		to = swap;
 		t->counts[C_MOVES]++;
-		flush_counts(t->counts);
+		rig_flush_counts(t->counts, NR_COUNTERS);
 	}
 }
 
@@ -334,7 +317,7 @@ static void remove_hot(char *buf)
 	long i;
 
 	rig_add(&shared->seq, 1);
-	if (!lies("stale") &&
+	if (!rig_lies("stale") &&
 	    fallocate(file_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, plan.hot * RIG_PAGE))
 		rig_broken("fallocate: %s", strerror(errno));
 	for (i = 0; i < plan.hot; i++)
@@ -342,7 +325,7 @@ static void remove_hot(char *buf)
 	rig_store(&shared->newest, newest + 1);
 	for (i = 0; i < plan.hot; i++)
 		rig_stamp_page(buf + i * RIG_PAGE, newest + 1, i);
-	if (lies("corrupt"))
+	if (rig_lies("corrupt"))
 		memset(buf, 0xaa, plan.hot * RIG_PAGE);
 	if (!rig_pwrite_all(file_fd, buf, plan.hot * RIG_PAGE, 0))
 		rig_broken("write: %s", strerror(errno));
@@ -380,7 +363,7 @@ static void *store_main(void *arg)
 	rig_pin(1 + t->nr);
 	while (!rig_stopped()) {
 		store_all(t, places[0]);
-		flush_counts(t->counts);
+		rig_flush_counts(t->counts, NR_COUNTERS);
 	}
 	return NULL;
 }
@@ -394,7 +377,7 @@ static void zap_loop(struct thread *t)
 		else if (!map_at(places[0]))	/* in one go, or a store would find nothing */
 			return;
 		t->counts[C_ZAPS]++;
-		flush_counts(t->counts);
+		rig_flush_counts(t->counts, NR_COUNTERS);
 	}
 }
 
@@ -415,7 +398,7 @@ static void remove_all(struct rig_rng *rng)
 
 static void remover_main(void *arg)
 {
-	struct rig_rng rng = rig_rng_for(race->name, 100);
+	struct rig_rng rng = rig_rng_for(race->common.name, 100);
 	char *buf;
 
 	(void)arg;
@@ -429,7 +412,7 @@ static void remover_main(void *arg)
 	rig_urgent();
 	while (!rig_stopped()) {
 		rig_sleep_ns(1000 * (100 + rig_below(&rng, plan.pause)));
-		if (lies("idle"))
+		if (rig_lies("idle"))
 			continue;
 		if (race->kind == MOVE)
 			remove_hot(buf);
@@ -449,7 +432,7 @@ static void process_main(void *arg)
 	catch_faults();
 	for (i = 0; i <= plan.readers; i++) {
 		threads[i].nr = i ? i - 1 : MAX_READERS;
-		threads[i].rng = rig_rng_for(race->name, i);
+		threads[i].rng = rig_rng_for(race->common.name, i);
 	}
 	if (race->kind == ZAP && !map_at(places[0]))
 		return;
@@ -493,12 +476,12 @@ static int exec_child(const char *sum)
 
 static void exec_main(void *arg)
 {
-	struct rig_rng rng = rig_rng_for(race->name, (long)arg);
+	struct rig_rng rng = rig_rng_for(race->common.name, (long)arg);
 	char sum[32];
 	int status;
 	pid_t pid;
 
-	snprintf(sum, sizeof(sum), "%" PRIx64, text_sum() + lies("corrupt"));
+	snprintf(sum, sizeof(sum), "%" PRIx64, text_sum() + rig_lies("corrupt"));
 	while (!rig_stopped()) {
 		pid = rig_below(&rng, 2) ? fork() : vfork();
 		if (pid < 0) {
@@ -524,7 +507,7 @@ static void exec_main(void *arg)
 
 static void exec_dropper_main(void *arg)
 {
-	struct rig_rng rng = rig_rng_for(race->name, 100);
+	struct rig_rng rng = rig_rng_for(race->common.name, 100);
 	int fd = open(exec_path, O_RDONLY | O_CLOEXEC);
 
 	(void)arg;
@@ -567,10 +550,10 @@ static const char *copy_program(void)
 /* ---- cases ---- */
 
 /* Returns why this machine or file system cannot do it, or NULL. */
-static const char *unsupported(const struct race *r)
+static const char *unsupported(const void *c)
 {
-	const char *why = NULL;
-	int fd;
+	const struct race *r = c;
+	const char *why;
 
 	if (r->kind == EXEC) {
 		why = copy_program();
@@ -578,10 +561,7 @@ static const char *unsupported(const struct race *r)
 			unlink(exec_path);
 		return why;
 	}
-	fd = rig_open_file("probe", 0, NULL);
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE))
-		why = "hole punch is refused";
-	close(fd);
+	why = rig_no_punch();
 	if (!why && rig_cpus() < 2)
 		why = "one CPU";
 	return why;
@@ -598,7 +578,7 @@ static void draw_plan(unsigned int episode)
 	static const long unmaps[] = { 0, 50, 100 };
 	static const long truncates[] = { 0, 50, 100 };
 	static const long arounds[] = { 4096, 65536, 65536, 65536, 2 << 20 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
@@ -613,56 +593,20 @@ static void draw_plan(unsigned int episode)
 	p.truncate = rig_pick(&rng, truncates);
 	p.fault_around = rig_pick(&rng, arounds);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(readers);
-	TAKE(pages);
-	TAKE(hot);
-	TAKE(shift);
-	TAKE(pause);
-	TAKE(linger);
-	TAKE(unmap);
-	TAKE(truncate);
-	TAKE(fault_around);
-#undef TAKE
-}
-
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "readers:%ld,pages:%ld,hot:%ld,shift:%ld,pause:%ld,",
-		     plan.readers, plan.pages, plan.hot, plan.shift, plan.pause);
-	snprintf(text + n, sizeof(text) - n, "linger:%ld,unmap:%ld,truncate:%ld,fault-around:%ld",
-		 plan.linger, plan.unmap, plan.truncate, plan.fault_around);
-	rig_diag("param e%u=%s", episode, text);
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 }
 
 static void make_file(unsigned int episode)
 {
-	static char page[RIG_PAGE];
-	struct statfs fs;
-	char *area;
-	long i;
-
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 2 * MAX_PAGES * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 2 * MAX_PAGES * RIG_PAGE / 1024);
+	rig_need_space(2 * MAX_PAGES * RIG_PAGE);
 	memset(shared, 0, sizeof(*shared));
 	shared->newest = 1;
 	file_fd = rig_open_file("remap", episode, NULL);
-	for (i = 0; i < plan.pages; i++) {
-		rig_stamp_page(page, 1, i);
-		if (!rig_pwrite_all(file_fd, page, RIG_PAGE, i * RIG_PAGE))
-			rig_bail("write: %s", strerror(errno));
-	}
+	rig_stamp_file(file_fd, 1, plan.pages);
 	/* two page tables; at the start of one, and `shift` pages into the other */
-	area = mmap(NULL, 3 * TABLE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (area == MAP_FAILED)
-		rig_bail("mmap: %s", strerror(errno));
-	places[0] = (char *)(((uintptr_t)area + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1));
-	places[1] = places[0] + TABLE_SIZE + plan.shift * RIG_PAGE;
+	places[0] = rig_room(2 * RIG_TABLE);
+	rig_bail_if_broken();
+	places[1] = places[0] + RIG_TABLE + plan.shift * RIG_PAGE;
 }
 
 static void run_episode(unsigned int episode, int64_t ns)
@@ -671,7 +615,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 	long i;
 
 	draw_plan(episode);
-	print_plan(episode);
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
 	rig_case_again();
 	rig_fault_around(plan.fault_around);
 	if (race->kind == EXEC) {
@@ -680,7 +624,7 @@ static void run_episode(unsigned int episode, int64_t ns)
 			rig_bail("%s", why);
 		for (i = 0; i < rig_min((long)rig_cpus(), 32l); i++)
 			rig_spawn(exec_main, (void *)i);
-		if (!lies("idle"))
+		if (!rig_lies("idle"))
 			rig_spawn(exec_dropper_main, NULL);
 		rig_case_run(ns);
 		unlink(exec_path);
@@ -690,16 +634,14 @@ static void run_episode(unsigned int episode, int64_t ns)
 	rig_spawn(process_main, NULL);
 	rig_spawn(remover_main, NULL);
 	rig_case_run(ns);
-	munmap(places[0], 2 * TABLE_SIZE);
+	munmap(places[0], 2 * RIG_TABLE);
 	close(file_fd);
 }
 
-static void run_race(int64_t ns)
+static void judge_race(int64_t ns)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
+	const int64_t second = 1000000000;
 	const uint64_t least = rig_max(8, rig_min(200, 8 * ns / second));
-	unsigned int nr = rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
 	/* What a slow emulated machine manages and still sees a race in. */
 	const struct rig_gate gates[] = {
 		{ C_MOVES, race->kind == MOVE ? least : 0 },
@@ -709,58 +651,36 @@ static void run_race(int64_t ns)
 		{ C_EXECS, race->kind == EXEC ? rig_max(2, least / 20) : 0 },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
-	make_titles();
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
 }
 
-static int self_test(void)
+static void run_race(const void *c, int64_t ns)
 {
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
+	race = c;
+	rig_case_begin(race->common.name);
+	make_titles();
+	rig_episodes(plan_ms, ns, run_episode);
+	judge_race(ns);
 }
+
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.fault_around = true,
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(races)];
-	unsigned int i, nr = 0, weights = 0;
-	long around;
-
 	if (argc == 3 && !strcmp(argv[1], "--exec-child"))
 		return exec_child(argv[2]);
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++)
-		nr += rig_wanted(races[i].name);
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	shared = rig_share(sizeof(*shared));
-	if (!shared)
-		rig_bail("shared memory: %s", strerror(errno));
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
-		if (rig_wanted(races[i].name) && !why[i])
-			weights += rig_weight(races[i].name, races[i].weight);
-	}
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (why[i])
-			rig_skip(race->name, "unsupported: %s", why[i]);
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
-	rig_fault_around(around);
+	rig_suite_plan(&suite);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

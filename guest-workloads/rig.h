@@ -4,9 +4,11 @@
  * KTAP output, counters and findings in shared memory, worker processes with
  * a deadline, and the stamps by which a page of a file proves what it is.
  *
- * A workload is one .c file: it describes itself in a struct rig_program,
- * calls rig_start(), then for each case rig_case_begin(), rig_spawn() for its
- * workers, rig_case_run() and rig_case_end(), and leaves through rig_finish().
+ * A workload is one .c file: it describes itself in a struct rig_program and
+ * its cases in a struct rig_suite, calls rig_suite_start(), rig_suite_plan() and
+ * rig_suite_run(), and leaves through rig_finish(). A case calls
+ * rig_case_begin(), for each of its rig_episodes() rig_spawn() for its workers
+ * and rig_case_run(), then rig_case_end().
  *
  * Exit codes: 0 pass, 1 fail, 4 everything skipped, 99 broken set-up.
  */
@@ -23,6 +25,7 @@
 #include <fnmatch.h>
 #include <inttypes.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -50,13 +53,17 @@
 #define RIG_EXIT_BROKEN	99
 
 #define RIG_MAX_WORKERS		256
+#define RIG_MAX_THREADS		256	/* of one worker */
 #define RIG_MAX_FINDINGS	64
+#define RIG_MAX_CASES		64
 #define RIG_MAX_COUNTERS	16
 #define RIG_LINE		512
 #define RIG_FAVOUR		5
 
 /* After the first finding a case goes on for this long, for the detail. */
 #define RIG_ENCORE_NS		(250ll * 1000 * 1000)
+/* No episode is shorter than this. */
+#define RIG_EPISODE_NS		(50ll * 1000 * 1000)
 /* A worker that does not stop for this long is stuck, emulated CPUs or not. */
 #define RIG_STUCK_NS		(30ll * 1000 * 1000 * 1000)
 
@@ -72,6 +79,9 @@
 #define RIG_COUNT(array)	(sizeof(array) / sizeof((array)[0]))
 #define RIG_ATTRIBUTE(a)	__attribute__((a))
 #define RIG_PRINTF(f, a)	RIG_ATTRIBUTE(__format__(printf, f, a))
+
+#define RIG_PAGE		4096ul
+#define RIG_TABLE		(512 * RIG_PAGE)	/* mapped by one page table */
 
 /* ---- what the workload says about itself, and what it was asked ---- */
 
@@ -120,13 +130,6 @@ struct rig_shared {
 };
 
 static struct rig_shared *rig_shared;
-
-static inline void *rig_share(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
 
 static inline int64_t rig_now(void)
 {
@@ -234,6 +237,16 @@ static inline RIG_PRINTF(1, 2) void rig_bail(const char *fmt, ...)
 	rig_vline(true, "Bail out! ", fmt, ap);
 	va_end(ap);
 	exit(RIG_EXIT_BROKEN);
+}
+
+/* Memory that the parent shares with the workers that it will spawn, all zero. */
+static inline void *rig_share(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		rig_bail("shared memory: %s", strerror(errno));
+	return p;
 }
 
 static inline void rig_plan(unsigned int nr)
@@ -390,6 +403,12 @@ static inline bool rig_wanted(const char *name)
 	return !rig_cases || rig_matches(rig_cases, name);
 }
 
+/* True when the workload is to lie about this, see --inject. */
+static inline bool rig_lies(const char *about)
+{
+	return !strcmp(rig_inject, about);
+}
+
 /* The share of the budget of a case: more for those that the patch under test is about. */
 static inline unsigned int rig_weight(const char *name, unsigned int weight)
 {
@@ -404,8 +423,6 @@ static inline void rig_start(const struct rig_program *program, int argc, char *
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	rig_parse(argc, argv);
 	rig_shared = rig_share(sizeof(*rig_shared));
-	if (!rig_shared)
-		rig_bail("shared memory: %s", strerror(errno));
 	if (rig_self_test)
 		return;
 	if (!rig_dir)
@@ -447,6 +464,13 @@ static inline RIG_PRINTF(1, 2) void rig_broken(const char *fmt, ...)
 	rig_store(&rig_shared->stop, 1);
 }
 
+/* For the parent, after what may also be called by a worker. */
+static inline void rig_bail_if_broken(void)
+{
+	if (rig_load(&rig_shared->broken))
+		rig_bail("%s", rig_shared->broken_why);
+}
+
 static inline bool rig_stopped(void)
 {
 	return rig_load(&rig_shared->stop);
@@ -474,6 +498,26 @@ static inline void rig_count(unsigned int counter, uint64_t n)
 {
 	if (n)
 		__atomic_fetch_add(&rig_shared->counters[counter], n, __ATOMIC_RELAXED);
+}
+
+/* Adds the page faults of RUSAGE_SELF or RUSAGE_CHILDREN. */
+static inline void rig_count_faults(unsigned int counter, int who)
+{
+	struct rusage ru;
+
+	if (!getrusage(who, &ru))
+		rig_count(counter, ru.ru_minflt + ru.ru_majflt);
+}
+
+/* Adds what a worker has counted by itself, and lets it begin anew. */
+static inline void rig_flush_counts(uint64_t *counts, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		rig_count(i, counts[i]);
+		counts[i] = 0;
+	}
 }
 
 /* ---- worker processes ---- */
@@ -533,6 +577,26 @@ static inline pid_t rig_spawn(void (*fn)(void *), void *arg)
 }
 
 /*
+ * Runs fn(args), fn(args + size), ... in nr threads of a worker, of which the
+ * caller is the first, until all of them have ended.
+ */
+static inline void rig_run_threads(void *(*fn)(void *), void *args, size_t size, unsigned int nr)
+{
+	pthread_t threads[RIG_MAX_THREADS];
+	unsigned int i, started = 1;
+
+	for (; started < nr; started++) {
+		if (pthread_create(&threads[started], NULL, fn, (char *)args + started * size)) {
+			rig_broken("pthread_create failed");
+			break;
+		}
+	}
+	fn(args);
+	for (i = 1; i < started; i++)
+		pthread_join(threads[i], NULL);
+}
+
+/*
  * A worker ended. Anything but a clean exit is a finding: a worker catches the
  * signals that are legal, so what kills it is not. SIGKILL comes from outside
  * (the OOM killer), which says nothing about the race.
@@ -570,14 +634,18 @@ static inline unsigned int rig_reap(void)
 	return alive;
 }
 
-static inline void rig_case_begin(void)
+static int64_t rig_case_began;
+
+static inline void rig_case_begin(const char *name)
 {
+	rig_diag("case %s", name);
+	rig_case_began = rig_now();
 	memset(rig_shared, 0, sizeof(*rig_shared));
 	rig_nr_workers = 0;
 	rig_block_sigchld();
 }
 
-/* An episode of the same case: what was counted and found stays. */
+/* Another episode of the same case: what was counted and found stays. */
 static inline void rig_case_again(void)
 {
 	rig_store(&rig_shared->stop, 0);
@@ -618,6 +686,20 @@ static inline void rig_case_run(int64_t ns)
 static inline bool rig_case_over(void)
 {
 	return rig_load(&rig_shared->nr_findings) || rig_load(&rig_shared->broken);
+}
+
+/*
+ * Fills ns, counted from rig_case_begin(), with episodes of about so many
+ * milliseconds, each with a plan of its own: one unlucky draw must not cost the
+ * whole case. Ends early when there is no point in another one.
+ */
+static inline void rig_episodes(long ms, int64_t ns, void (*episode)(unsigned int nr, int64_t ns))
+{
+	const int64_t end = rig_case_began + ns;
+	unsigned int nr = rig_max(1, ns / (ms * 1000000)), i;
+
+	for (i = 0; i < nr && !rig_case_over(); i++)
+		episode(i + 1, rig_max((end - rig_now()) / (nr - i), RIG_EPISODE_NS));
 }
 
 /* Prints what was found, each title once with up to three details. Returns the number. */
@@ -686,6 +768,51 @@ static inline void rig_case_end(const char *name, const char *const *counters,
 	rig_ok(name);
 }
 
+/* ---- plans: what an episode, or a case without episodes, is made of ---- */
+
+/*
+ * A plan is a struct of longs and nothing else. The workload has one of what
+ * its options give, in which -1 stands for what is drawn. Its options that are
+ * not in there are no part of the plan.
+ */
+static inline void rig_take_plan(void *plan, const void *drawn, const void *given, size_t size)
+{
+	const long *asked = given, *seed = drawn;
+	long *p = plan;
+	size_t i;
+
+	for (i = 0; i < size / sizeof(*p); i++)
+		p[i] = asked[i] >= 0 ? asked[i] : seed[i];
+}
+
+/* Prints the plan of an episode as name:value,... with the names and in the order of the options. */
+static inline void rig_print_plan(unsigned int episode, const void *plan, const void *given,
+				  size_t size)
+{
+	char text[RIG_LINE / 2] = "";
+	unsigned int i;
+	size_t n = 0;
+
+	for (i = 0; i < rig_program->nr_options; i++) {
+		const struct rig_option *o = &rig_program->options[i];
+		uintptr_t offset = (uintptr_t)o->value - (uintptr_t)given;
+
+		if (offset >= size)
+			continue;
+		n += snprintf(text + n, sizeof(text) - n, "%s%s:%ld", n ? "," : "", o->name,
+			      *(const long *)((const char *)plan + offset));
+		if (n >= sizeof(text))
+			rig_bail("the plan does not fit in a line");
+	}
+	rig_diag("param e%u=%s", episode, text);
+}
+
+/* What an episode draws its plan from. */
+static inline struct rig_rng rig_rng_for_episode(const char *name, unsigned int episode)
+{
+	return rig_rng_for(name, 1ull << 32 | episode);
+}
+
 /* ---- the machine ---- */
 
 static inline unsigned int rig_cpus(void)
@@ -732,6 +859,25 @@ static inline void rig_fault_around(long bytes)
 		rig_write_text(RIG_FAULT_AROUND, text);
 	}
 	rig_diag("actual fault_around_bytes=%ld", rig_read_long(RIG_FAULT_AROUND, -1));
+}
+
+/* ---- the file system under test ---- */
+
+static inline struct statfs rig_statfs(void)
+{
+	struct statfs fs;
+
+	if (statfs(rig_dir, &fs))
+		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
+	return fs;
+}
+
+static inline void rig_need_space(uint64_t bytes)
+{
+	struct statfs fs = rig_statfs();
+
+	if ((uint64_t)fs.f_bavail * fs.f_bsize < bytes)
+		rig_bail("%s: less than %" PRIu64 " KiB free", rig_dir, bytes / 1024);
 }
 
 /* A file of the workload: has no name any more, and so cannot be left behind. */
@@ -786,9 +932,31 @@ static inline bool rig_pread_all(int fd, void *buf, size_t len, off_t offset)
 	return true;
 }
 
-/* ---- what the kernel counts and shows ---- */
+/* Why it cannot punch holes, or NULL. */
+static inline
+const char *rig_no_punch(void)
+{
+	int fd = rig_open_file("probe", 0, NULL);
+	int bad = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, RIG_PAGE);
 
-#define RIG_PAGE	4096ul
+	close(fd);
+	return bad ? "hole punch is refused" : NULL;
+}
+
+/* Why it cannot read and write directly, or NULL. */
+static inline
+const char *rig_no_direct(void)
+{
+	int direct, fd = rig_open_file("probe", 0, &direct);
+
+	close(fd);
+	if (direct < 0)
+		return "O_DIRECT is refused";
+	close(direct);
+	return NULL;
+}
+
+/* ---- what the kernel counts and shows ---- */
 
 /* The value of a line `name value` or `name: value kB`, or -1 when there is none. */
 static inline int64_t rig_stat(const char *path, const char *name)
@@ -842,7 +1010,8 @@ static inline uint64_t rig_pagemap(const void *addr)
  * Swap on zram, made once per boot and left on: the machine ends with the
  * trial. Returns why there is none, or NULL.
  */
-static inline const char *rig_swap_on(uint64_t bytes)
+static inline
+const char *rig_swap_on(uint64_t bytes)
 {
 	char text[32];
 
@@ -889,6 +1058,8 @@ static inline int64_t rig_kpage(const char *path, uint64_t pfn)
 	close(fd);
 	return value;
 }
+
+/* ---- knobs ---- */
 
 /*
  * Knobs of procfs and sysfs that a workload turns are put back when it exits,
@@ -968,6 +1139,43 @@ static inline bool rig_turn(const char *path, const char *text)
 	}
 	return true;
 }
+
+/*
+ * Which files of the tmpfs below --dir get huge pages: what its option huge=
+ * says, "never" without one, "force" where the kernel makes them all huge.
+ * NULL when it cannot be told.
+ */
+static inline
+const char *rig_tmpfs_huge(void)
+{
+	static char policy[32];
+	char line[1024], dev[32];
+	const char *option;
+	struct stat st;
+	FILE *f;
+
+	if (rig_read_choice("/sys/kernel/mm/transparent_hugepage/shmem_enabled", policy,
+			    sizeof(policy)) && !strcmp(policy, "force"))
+		return policy;
+	if (stat(rig_dir, &st))
+		return NULL;
+	f = fopen("/proc/self/mountinfo", "re");
+	if (!f)
+		return NULL;
+	snprintf(policy, sizeof(policy), "never");
+	snprintf(dev, sizeof(dev), " %u:%u ", major(st.st_dev), minor(st.st_dev));
+	while (fgets(line, sizeof(line), f)) {
+		option = strstr(line, "huge=");
+		if (!option || !strstr(line, dev))
+			continue;
+		option += strlen("huge=");
+		snprintf(policy, sizeof(policy), "%.*s", (int)strcspn(option, "\n, "), option);
+	}
+	fclose(f);
+	return policy;
+}
+
+/* ---- nodes, CPUs and time ---- */
 
 /* The NUMA nodes that have memory, at most 64, as a mask; 1 where the kernel does not say. */
 static inline uint64_t rig_nodes(void)
@@ -1080,6 +1288,19 @@ static inline void rig_stamp_page(void *page, uint64_t generation, uint64_t inde
 	rig_stamp_write(rig_stamp_at(page, RIG_TAIL), generation, index, RIG_TAIL);
 }
 
+/* Fills the first pages of a file with stamps, before there is any worker. */
+static inline void rig_stamp_file(int fd, uint64_t generation, uint64_t pages)
+{
+	static char page[RIG_PAGE];
+	uint64_t i;
+
+	for (i = 0; i < pages; i++) {
+		rig_stamp_page(page, generation, i);
+		if (!rig_pwrite_all(fd, page, RIG_PAGE, i * RIG_PAGE))
+			rig_bail("write: %s", strerror(errno));
+	}
+}
+
 static inline struct rig_stamp rig_stamp_read(const struct rig_stamp *s)
 {
 	struct rig_stamp copy;
@@ -1172,6 +1393,29 @@ static inline void rig_self_test_stamps(void)
 	rig_expect("future", &s, RIG_FUTURE);
 }
 
+/* ---- mappings, and what is in them ---- */
+
+/*
+ * Room for len bytes from the start of a page table on, with nothing mapped
+ * into it. Returns NULL after rig_broken().
+ */
+static inline char *rig_room(size_t len)
+{
+	char *p = mmap(NULL, len + RIG_TABLE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED) {
+		rig_broken("mmap: %s", strerror(errno));
+		return NULL;
+	}
+	return (char *)(((uintptr_t)p + RIG_TABLE - 1) & ~(RIG_TABLE - 1));
+}
+
+/* Returns true when all of it is zero, and when there is nothing. */
+static inline bool rig_all_zero(const char *p, size_t len)
+{
+	return !len || (!*p && !memcmp(p, p + 1, len - 1));
+}
+
 /* ---- SIGBUS: legal past the end of a file, so it is an answer, not an end ---- */
 
 static __thread sigjmp_buf rig_bus_env;
@@ -1190,6 +1434,109 @@ static inline void rig_catch_bus(void)
 	struct sigaction sa = { .sa_handler = rig_on_bus, .sa_flags = SA_NODEFER };
 
 	sigaction(SIGBUS, &sa, NULL);
+}
+
+/* Reads both stamps of a page. Returns false when the access ended in SIGBUS. */
+static inline bool rig_look(void *page, struct rig_stamp *out)
+{
+	if (sigsetjmp(rig_bus_env, 0)) {
+		rig_store(&rig_bus_armed, 0);
+		return false;
+	}
+	rig_store(&rig_bus_armed, 1);
+	out[RIG_HEAD] = rig_stamp_read(rig_stamp_at(page, RIG_HEAD));
+	out[RIG_TAIL] = rig_stamp_read(rig_stamp_at(page, RIG_TAIL));
+	rig_store(&rig_bus_armed, 0);
+	return true;
+}
+
+/* ---- the cases of a workload: which of them run, and for how long ---- */
+
+/* The first member of what a workload knows about a case of its own. */
+struct rig_case {
+	const char *name;
+	unsigned int weight;	/* share of the budget */
+};
+
+struct rig_suite {
+	const struct rig_program *program;
+	const void *cases;	/* an array of structs that begin with a struct rig_case */
+	size_t size;		/* of one of them */
+	unsigned int nr;
+	bool fault_around;	/* the cases set fault_around_bytes, which is put back */
+	bool even;		/* equal shares of the budget, also with --favour */
+	/* Why this machine cannot run a case, or NULL. Asked once, before any of them runs. */
+	const char *(*unsupported)(const void *c);
+	/* Runs a case and reports its result. */
+	void (*run)(const void *c, int64_t ns);
+};
+
+/* The next case after c, or the first, that was asked for; NULL when there is none. */
+static inline
+const struct rig_case *rig_next_wanted(const struct rig_suite *s, const struct rig_case *c)
+{
+	const char *p = c ? (const char *)c + s->size : s->cases;
+
+	for (; p < (const char *)s->cases + s->nr * s->size; p += s->size)
+		if (rig_wanted(((const struct rig_case *)p)->name))
+			return (const struct rig_case *)p;
+	return NULL;
+}
+
+static inline unsigned int rig_share_of(const struct rig_suite *s, const struct rig_case *c)
+{
+	return s->even ? 1 : rig_weight(c->name, c->weight);
+}
+
+/* With --self-test the program ends here. */
+static inline void rig_suite_start(const struct rig_suite *s, int argc, char **argv)
+{
+	rig_start(s->program, argc, argv);
+	if (rig_self_test) {
+		rig_plan(RIG_NR_STAMP_CASES);
+		rig_self_test_stamps();
+		exit(rig_finish());
+	}
+	if (!rig_next_wanted(s, NULL))
+		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+}
+
+/* Says what is to come. A workload that finds its set-up broken says so before. */
+static inline void rig_suite_plan(const struct rig_suite *s)
+{
+	const struct rig_case *c = NULL;
+	unsigned int nr = 0;
+
+	while ((c = rig_next_wanted(s, c)))
+		nr++;
+	rig_plan(nr);
+	rig_diag("seed %" PRIu64, rig_seed);
+	rig_diag("cpus %u", rig_cpus());
+}
+
+/* Shares the budget among the cases that can run, and runs or skips each that was asked for. */
+static inline void rig_suite_run(const struct rig_suite *s)
+{
+	const char *why[RIG_MAX_CASES] = { NULL };
+	const long around = rig_read_long(RIG_FAULT_AROUND, 0);
+	const struct rig_case *c;
+	unsigned int i, weights = 0;
+
+	if (s->nr > RIG_MAX_CASES)
+		rig_bail("more than %d cases", RIG_MAX_CASES);
+	for (c = NULL, i = 0; (c = rig_next_wanted(s, c)); i++) {
+		why[i] = s->unsupported(c);
+		if (!why[i])
+			weights += rig_share_of(s, c);
+	}
+	for (c = NULL, i = 0; (c = rig_next_wanted(s, c)); i++) {
+		if (why[i])
+			rig_skip(c->name, "unsupported: %s", why[i]);
+		else
+			s->run(c, rig_budget * 1e9 * rig_share_of(s, c) / weights);
+	}
+	if (s->fault_around)
+		rig_fault_around(around);
 }
 
 #endif /* RIG_H */

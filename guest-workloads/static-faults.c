@@ -47,7 +47,6 @@
 #define MAX_MAPPINGS	6
 #define MAX_POISONED	3	/* pages that one run takes from the machine */
 #define SLOT_PAGES	32	/* of each thread in the page table that they share */
-#define TABLE_SIZE	(512 * RIG_PAGE)
 #define FILE_GENERATION	1	/* of what is written first */
 #define NEXT_GENERATION	2	/* of what is written over it */
 #define COPY_GENERATION	3	/* of private copies */
@@ -88,7 +87,7 @@ static const struct rig_program program = {
 };
 
 struct check {
-	const char *name;
+	struct rig_case common;
 	void (*pass)(void);
 	const char *(*unsupported)(void);
 	unsigned int most;	/* passes, 0 = as many as there is time for */
@@ -103,18 +102,13 @@ static char title_lost[96], title_wrong[96], title_other[96], title_zero[96], ti
 
 static void make_titles(void)
 {
-#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", check->name)
+#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", check->common.name)
 	TITLE(title_lost, "written data lost");
 	TITLE(title_wrong, "data of another page");
 	TITLE(title_other, "data that does not belong there");
 	TITLE(title_zero, "data in a hole");
 	TITLE(title_bus, "unexpected SIGBUS");
 #undef TITLE
-}
-
-static bool lie(const char *about)
-{
-	return !strcmp(rig_inject, about);
 }
 
 static bool on_disk(void)
@@ -239,11 +233,6 @@ static bool must_touch(const char *p, long index)
 	return false;
 }
 
-static bool all_zero(const char *p, size_t len)
-{
-	return !len || (!*p && !memcmp(p, p + 1, len - 1));
-}
-
 /* What kpageflags say, for the detail of a finding; 0 where they say nothing. */
 static uint64_t flags_of(const void *page)
 {
@@ -263,7 +252,7 @@ static void judge_page(const char *page, uint64_t index, uint64_t want)
 	if (!must_touch(page, index))
 		return;
 	if (!want) {
-		if (!all_zero(page, RIG_PAGE))
+		if (!rig_all_zero(page, RIG_PAGE))
 			rig_found(title_zero, "page %" PRIu64 ", pagemap %#" PRIx64 ", kpageflags %#"
 				  PRIx64, index, rig_pagemap(page), flags_of(page));
 		return;
@@ -328,16 +317,16 @@ static void pass_never_written(void)
 	for (i = 0; i < plan.pages; i++)
 		if (written[i])
 			judge_page(p + i * RIG_PAGE, i, FILE_GENERATION);
-	if (lie("garbage"))
+	if (rig_lies("garbage"))
 		write_pages(fd, 0, plan.pages, FILE_GENERATION, 1);
 	for (i = 0; i < plan.pages; i++) {
 		if (written[i])
 			continue;
 		rig_count(C_LOOKS, 1);
-		if (must_touch(p + i * RIG_PAGE, i) && !all_zero(p + i * RIG_PAGE, RIG_PAGE))
+		if (must_touch(p + i * RIG_PAGE, i) && !rig_all_zero(p + i * RIG_PAGE, RIG_PAGE))
 			rig_found(title, "page %ld begins with %#" PRIx64 ", kpageflags %#" PRIx64, i,
 				  *(uint64_t *)(p + i * RIG_PAGE), flags_of(p + i * RIG_PAGE));
-		if (rig_pread_all(fd, page, RIG_PAGE, i * RIG_PAGE) && !all_zero(page, RIG_PAGE))
+		if (rig_pread_all(fd, page, RIG_PAGE, i * RIG_PAGE) && !rig_all_zero(page, RIG_PAGE))
 			rig_found(title_read, "page %ld begins with %#" PRIx64, i,
 				  *(uint64_t *)page);
 	}
@@ -372,7 +361,7 @@ static void pass_past_eof(void)
 	write_pages(fd, 0, plan.pages, FILE_GENERATION, plan.piece);
 	if (!stays)
 		fsync(fd);
-	if (!lie("eof"))
+	if (!rig_lies("eof"))
 		cut(fd, size);
 	p = map_pages(fd, 0, plan.pages, shared);
 	must_touch(p + rig_below(&rng, last + 1) * RIG_PAGE, 0);
@@ -387,7 +376,7 @@ static void pass_past_eof(void)
 				  PRIx64, i, last + 1, entry, flags_of(p + i * RIG_PAGE));
 	}
 	tail = (last + 1) * RIG_PAGE - size;
-	if (!all_zero(p + size, tail))
+	if (!rig_all_zero(p + size, tail))
 		rig_found(title_tail, "the last %zu bytes of page %ld", tail, last);
 	for (i = last + 1; i < plan.pages; i++) {
 		if (touch(p + i * RIG_PAGE))
@@ -402,27 +391,15 @@ static void pass_past_eof(void)
 /* Files here are smaller than a huge page: of all policies only these give one all the same. */
 static const char *maps_past_eof(void)
 {
-	char line[1024], dev[32];
-	const char *why = NULL;
-	struct stat st;
-	FILE *f;
+	const char *policy = rig_tmpfs_huge();
 
 	if (on_disk())
 		return NULL;
-	f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
-	if (f && fgets(line, sizeof(line), f) && strstr(line, "[force]"))
-		why = "tmpfs maps huge pages past the end on purpose";
-	if (f)
-		fclose(f);
-	f = fopen("/proc/self/mountinfo", "re");
-	if (!f || stat(rig_dir, &st))
+	if (!policy)
 		return "no /proc/self/mountinfo";
-	snprintf(dev, sizeof(dev), " %u:%u ", major(st.st_dev), minor(st.st_dev));
-	while (fgets(line, sizeof(line), f))
-		if (strstr(line, dev) && strstr(line, "huge=always"))
-			why = "tmpfs maps huge pages past the end on purpose";
-	fclose(f);
-	return why;
+	if (!strcmp(policy, "always") || !strcmp(policy, "force"))
+		return "tmpfs maps huge pages past the end on purpose";
+	return NULL;
 }
 
 /* ---- rss ---- */
@@ -529,10 +506,10 @@ static struct rss rss_error(int fd, char *table, unsigned int threads, uint64_t 
 	after = read_rss();
 	add_present(&want, p, plan.pages - plan.shift);
 	add_present(&want, table, threads * SLOT_PAGES);
-	if (lie("rss"))
+	if (rig_lies("rss"))
 		want.file++;
 	unmap_pages(p, plan.shift, plan.pages);
-	if (threads && mmap(table, TABLE_SIZE, PROT_NONE,
+	if (threads && mmap(table, RIG_TABLE, PROT_NONE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
 	    MAP_FAILED)
 		rig_broken("mmap: %s", strerror(errno));
@@ -568,7 +545,7 @@ static void pass_rss(void)
 	static unsigned int nr;
 	uint64_t salt = rig_random(&rng);
 	unsigned int threads = rig_min(MAX_THREADS, rig_cpus() + 1);
-	char *table = mmap(NULL, 2 * TABLE_SIZE, PROT_NONE,
+	char *table = mmap(NULL, 2 * RIG_TABLE, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	int fd = new_file();
 
@@ -581,9 +558,9 @@ static void pass_rss(void)
 		fsync(fd);
 	judge_rss(fd, NULL, 0, salt);
 	if (nr++ % 2 == 0)
-		judge_rss(fd, (char *)(((uintptr_t)table + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1)),
+		judge_rss(fd, (char *)(((uintptr_t)table + RIG_TABLE - 1) & ~(RIG_TABLE - 1)),
 			  threads, salt);
-	munmap(table, 2 * TABLE_SIZE);
+	munmap(table, 2 * RIG_TABLE);
 	drop_file(fd);
 }
 
@@ -609,7 +586,7 @@ static void one_copy_round(int fd, long hole, const bool *holes)
 		rig_stamp_page(p + page * RIG_PAGE, COPY_GENERATION, page + plan.shift);
 		copied[page] = true;
 	}
-	if (lie("lost"))
+	if (rig_lies("lost"))
 		madvise(p, pages * RIG_PAGE, MADV_DONTNEED);
 	/* neighbours, one in so many and in either direction */
 	nr = 1 + rig_below(&rng, 20);
@@ -677,7 +654,7 @@ static void pass_sparse(void)
 			first = first < 0 ? i : first;
 		}
 	}
-	if (lie("index") && copy_file_range(fd, &(off_t){ 2 * RIG_PAGE }, fd, &(off_t){ RIG_PAGE },
+	if (rig_lies("index") && copy_file_range(fd, &(off_t){ 2 * RIG_PAGE }, fd, &(off_t){ RIG_PAGE },
 					    RIG_PAGE, 0) < 0)
 		rig_broken("copy_file_range: %s", strerror(errno));
 	/* started and not waited for: the faults below meet pages under writeback */
@@ -752,7 +729,7 @@ static void pass_mapcount(void)
 		k = mapped_by(maps, nr, i, pfns[i]);
 		/* a page that has moved in between says nothing */
 		if (k)
-			judge_mapcount(i + plan.shift, pfns[i], counts[i], k + lie("mapcount"));
+			judge_mapcount(i + plan.shift, pfns[i], counts[i], k + rig_lies("mapcount"));
 	}
 	for (k = 0; k < nr; k++)
 		unmap_pages(maps[k], plan.shift, plan.pages);
@@ -843,7 +820,7 @@ static void pass_poison(void)
 	if (on_disk())
 		fsync(fd);
 	/* the kernel may refuse, while somebody else has the page in his hands */
-	if (!lie("poison") && !poison_page(fd, page)) {
+	if (!rig_lies("poison") && !poison_page(fd, page)) {
 		drop_file(fd);
 		return;
 	}
@@ -851,7 +828,7 @@ static void pass_poison(void)
 	p = map_pages(fd, 0, plan.pages, true);
 	must_touch(p + (page - 1) * RIG_PAGE, page - 1);
 	must_touch(p + (page + 1) * RIG_PAGE, page + 1);
-	if (!on_disk() || lie("poison"))
+	if (!on_disk() || rig_lies("poison"))
 		judge_poisoned(fd, p, page);
 	for (i = 0; i < plan.pages; i++)
 		if (i != page || on_disk())
@@ -862,7 +839,7 @@ static void pass_poison(void)
 
 static const char *no_poison(void)
 {
-	if (lie("poison"))
+	if (rig_lies("poison"))
 		return NULL;	/* which does everything but poison */
 	if (!rig_own_machine())
 		return "poisons memory, which only a machine of the rig can spare";
@@ -874,13 +851,13 @@ static const char *no_poison(void)
 /* ---- cases ---- */
 
 static const struct check checks[] = {
-	{ "never-written", pass_never_written, no_fallocate, 0 },
-	{ "past-eof", pass_past_eof, maps_past_eof, 0 },
-	{ "rss", pass_rss, no_exact_rss, 0 },
-	{ "private-copies", pass_private_copies, NULL, 0 },
-	{ "sparse", pass_sparse, NULL, 0 },
-	{ "mapcount", pass_mapcount, no_kpagecount, 0 },
-	{ "poison", pass_poison, no_poison, MAX_POISONED },
+	{ { "never-written", 1 }, pass_never_written, no_fallocate, 0 },
+	{ { "past-eof", 1 }, pass_past_eof, maps_past_eof, 0 },
+	{ { "rss", 1 }, pass_rss, no_exact_rss, 0 },
+	{ { "private-copies", 1 }, pass_private_copies, NULL, 0 },
+	{ { "sparse", 1 }, pass_sparse, NULL, 0 },
+	{ { "mapcount", 1 }, pass_mapcount, no_kpagecount, 0 },
+	{ { "poison", 1 }, pass_poison, no_poison, MAX_POISONED },
 };
 
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
@@ -889,7 +866,7 @@ static void draw_plan(void)
 	static const long pages[] = { 24, 32, 40, 64, 96, 128 };
 	static const long pieces[] = { 1, 8, 16, 16, 64, MAX_PAGES };
 	static const long arounds[] = { 65536, 65536, 65536, 262144, 2 << 20 };
-	struct rig_rng draw = rig_rng_for(check->name, 0);
+	struct rig_rng draw = rig_rng_for(check->common.name, 0);
 	struct plan p;
 
 	p.pages = rig_pick(&draw, pages);
@@ -897,13 +874,7 @@ static void draw_plan(void)
 	p.shift = rig_below(&draw, 2) ? 0 : rig_below(&draw, 17);
 	p.fault_around = rig_pick(&draw, arounds);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(pages);
-	TAKE(piece);
-	TAKE(shift);
-	TAKE(fault_around);
-#undef TAKE
-	rig_diag("case %s", check->name);
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 	rig_param("pages", plan.pages);
 	rig_param("piece", plan.piece);
 	rig_param("shift", plan.shift);
@@ -915,21 +886,26 @@ static void check_main(void *arg)
 {
 	const int64_t end = rig_now() + *(int64_t *)arg;
 	unsigned int nr = 0;
-	struct rusage ru;
 
 	catch_bus();
-	rng = rig_rng_for(check->name, 1);
+	rng = rig_rng_for(check->common.name, 1);
 	do {
 		check->pass();
 		rig_count(C_PASSES, 1);
 		plan.piece = given.piece >= 0 ? given.piece : 1 << rig_below(&rng, 7);
 		plan.shift = given.shift >= 0 ? given.shift : (long)rig_below(&rng, 17);
 	} while (++nr != check->most && rig_now() < end && !rig_case_over());
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
 }
 
-static void run_check(int64_t ns)
+static const char *unsupported(const void *c)
+{
+	const struct check *candidate = c;
+
+	return candidate->unsupported ? candidate->unsupported() : NULL;
+}
+
+static void judge_check(void)
 {
 	const struct rig_gate gates[] = {
 		{ C_PASSES, 1 },
@@ -937,59 +913,41 @@ static void run_check(int64_t ns)
 		{ C_POISONED, check->pass == pass_poison },
 	};
 
+	rig_case_end(check->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+}
+
+static void run_check(const void *c, int64_t ns)
+{
+	ns = rig_min(ns, PASS_NS);
+	check = c;
+	rig_case_begin(check->common.name);
 	draw_plan();
-	rig_case_begin();
 	make_titles();
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < 4 * MAX_PAGES * RIG_PAGE)
-		rig_bail("%s: less than %lu KiB free", rig_dir, 4 * MAX_PAGES * RIG_PAGE / 1024);
+	rig_need_space(4 * MAX_PAGES * RIG_PAGE);
 	rig_fault_around(plan.fault_around);
 	rig_spawn(check_main, &ns);
 	/* a pass ends by itself; the time is there for one that never does */
 	rig_case_run(ns + RIG_STUCK_NS);
-	rig_case_end(check->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	judge_check();
 }
 
-static int self_test(void)
-{
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
-}
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = checks,
+	.size = sizeof(checks[0]),
+	.nr = RIG_COUNT(checks),
+	.even = true,
+	.fault_around = true,
+	.unsupported = unsupported,
+	.run = run_check,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(checks)];
-	unsigned int i, nr = 0, able = 0;
-	long around;
+	rig_suite_start(&suite, argc, argv);
+	fs = rig_statfs();
 
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	for (i = 0; i < RIG_COUNT(checks); i++) {
-		if (!rig_wanted(checks[i].name))
-			continue;
-		why[i] = checks[i].unsupported ? checks[i].unsupported() : NULL;
-		nr++;
-		able += !why[i];
-	}
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
-
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(checks); i++) {
-		check = &checks[i];
-		if (!rig_wanted(check->name))
-			continue;
-		if (why[i])
-			rig_skip(check->name, "unsupported: %s", why[i]);
-		else
-			run_check(rig_min((int64_t)(rig_budget * 1e9 / able), PASS_NS));
-	}
-	rig_fault_around(around);
+	rig_suite_plan(&suite);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

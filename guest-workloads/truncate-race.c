@@ -41,7 +41,6 @@
 
 #include <linux/falloc.h>
 #include <linux/magic.h>
-#include <pthread.h>
 
 #define MAX_PAGES	2048
 #define MAX_GROUPS	16
@@ -50,7 +49,6 @@
 #define PIECE_PAGES	512	/* most that one write covers */
 #define LOOK_PAGES	512	/* most that one look into a pagemap covers */
 
-#define TABLE_SIZE	(512 * RIG_PAGE)	/* mapped by one page table */
 
 #define PAGEMAP_PRESENT	(1ull << 63)
 #define PAGEMAP_FILE	(1ull << 61)
@@ -71,27 +69,26 @@ static const int op_modes[] = {
 };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum op op;
 	bool shared;
 	bool cow;		/* readers also write their private copies */
-	unsigned int weight;	/* share of the budget */
 };
 
 /* Hole punch unmaps once and direct writes invalidate: both show what truncate's second unmap hides. */
 static const struct race races[] = {
-	{ "punch-private", OP_PUNCH, false, false, 8 },
-	{ "direct-private", OP_DIRECT, false, false, 8 },
-	{ "truncate-private", OP_TRUNCATE, false, false, 2 },
-	{ "extend-private", OP_EXTEND, false, false, 2 },
-	{ "truncate-cow", OP_TRUNCATE, false, true, 3 },
-	{ "punch-shared", OP_PUNCH, true, false, 2 },
-	{ "direct-shared", OP_DIRECT, true, false, 2 },
-	{ "truncate-shared", OP_TRUNCATE, true, false, 1 },
-	{ "extend-shared", OP_EXTEND, true, false, 1 },
-	{ "zero-private", OP_ZERO, false, false, 2 },
-	{ "collapse-private", OP_COLLAPSE, false, false, 2 },
-	{ "insert-private", OP_INSERT, false, false, 1 },
+	{ { "punch-private", 8 }, OP_PUNCH, false, false },
+	{ { "direct-private", 8 }, OP_DIRECT, false, false },
+	{ { "truncate-private", 2 }, OP_TRUNCATE, false, false },
+	{ { "extend-private", 2 }, OP_EXTEND, false, false },
+	{ { "truncate-cow", 3 }, OP_TRUNCATE, false, true },
+	{ { "punch-shared", 2 }, OP_PUNCH, true, false },
+	{ { "direct-shared", 2 }, OP_DIRECT, true, false },
+	{ { "truncate-shared", 1 }, OP_TRUNCATE, true, false },
+	{ { "extend-shared", 1 }, OP_EXTEND, true, false },
+	{ { "zero-private", 2 }, OP_ZERO, false, false },
+	{ { "collapse-private", 2 }, OP_COLLAPSE, false, false },
+	{ { "insert-private", 1 }, OP_INSERT, false, false },
 };
 
 enum counter {
@@ -407,16 +404,12 @@ static void sweep(struct reader *r)
 static void *reader_main(void *arg)
 {
 	struct reader *r = arg;
-	unsigned int i;
 
 	map_file(r);
 	rig_store(&r->mapper->group->addr[r->mapper->nr][r->nr], (uint64_t)r->base);
 	while (!rig_stopped()) {
 		sweep(r);
-		for (i = 0; i < NR_COUNTERS; i++) {
-			rig_count(i, r->counts[i]);
-			r->counts[i] = 0;
-		}
+		rig_flush_counts(r->counts, NR_COUNTERS);
 	}
 	return NULL;
 }
@@ -424,9 +417,7 @@ static void *reader_main(void *arg)
 static void mapper_main(void *arg)
 {
 	static struct reader readers[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
 	struct mapper *m = arg;
-	struct rusage ru;
 	char *slots;
 	long i;
 
@@ -434,29 +425,18 @@ static void mapper_main(void *arg)
 	if (plan.nice)
 		setpriority(PRIO_PROCESS, 0, plan.nice);
 	/* neighbours from the start of a page table, so that the threads share it */
-	slots = mmap(NULL, plan.threads * map_len() + TABLE_SIZE, PROT_NONE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (slots == MAP_FAILED) {
-		rig_broken("mmap: %s", strerror(errno));
+	slots = rig_room(plan.threads * map_len());
+	if (!slots)
 		return;
-	}
-	slots = (char *)(((uintptr_t)slots + TABLE_SIZE - 1) & ~(TABLE_SIZE - 1));
 	m->group->pid[m->nr] = getpid();
 	for (i = 0; i < plan.threads; i++) {
 		readers[i].mapper = m;
 		readers[i].nr = i;
 		readers[i].base = slots + i * map_len();
-		readers[i].rng = rig_rng_for(race->name, 1000 * m->group->nr + 10 * m->nr + i);
-		if (i && pthread_create(&threads[i], NULL, reader_main, &readers[i])) {
-			rig_broken("pthread_create failed");
-			return;
-		}
+		readers[i].rng = rig_rng_for(race->common.name, 1000 * m->group->nr + 10 * m->nr + i);
 	}
-	reader_main(&readers[0]);
-	for (i = 1; i < plan.threads; i++)
-		pthread_join(threads[i], NULL);
-	getrusage(RUSAGE_SELF, &ru);
-	rig_count(C_FAULTS, ru.ru_minflt + ru.ru_majflt);
+	rig_run_threads(reader_main, readers, sizeof(readers[0]), plan.threads);
+	rig_count_faults(C_FAULTS, RUSAGE_SELF);
 }
 
 /* ---- mutators ---- */
@@ -475,7 +455,7 @@ static void stamp_buffer(struct mutator *m, long first, long nr)
 
 	for (i = 0; i < nr; i++)
 		rig_stamp_page(m->buf + i * RIG_PAGE, m->group->newest, first + i);
-	if (!strcmp(rig_inject, "zero"))
+	if (rig_lies("zero"))
 		memset(m->buf, 0, nr * RIG_PAGE);
 }
 
@@ -501,7 +481,7 @@ static void bury(struct group *g, long first, long end)
 	long i;
 
 	/* With "eof" nothing was removed: the pagemap alone shall speak of it, not the stamps before it. */
-	for (i = first; i < end && strcmp(rig_inject, "eof"); i++) {
+	for (i = first; i < end && !rig_lies("eof"); i++) {
 		rig_store(&g->dead[i][RIG_HEAD], g->newest);
 		rig_store(&g->dead[i][RIG_TAIL], g->newest);
 	}
@@ -556,7 +536,7 @@ static void shrink(struct mutator *m, off_t size)
 	/* valid_pages before shrinks: the readers load them the other way round */
 	rig_store(&g->valid_pages, size / RIG_PAGE);
 	rig_add(&g->shrinks, 1);
-	if (!strcmp(rig_inject, "eof"))
+	if (rig_lies("eof"))
 		return;
 	if (ftruncate(g->fd, size))
 		rig_broken("ftruncate: %s", strerror(errno));
@@ -566,7 +546,7 @@ static void extend(struct mutator *m, off_t size)
 {
 	struct group *g = m->group;
 
-	if (!strcmp(rig_inject, "sigbus"))
+	if (rig_lies("sigbus"))
 		rig_store(&g->valid_pages, plan.pages);
 	if (ftruncate(g->fd, size))
 		rig_broken("ftruncate: %s", strerror(errno));
@@ -575,7 +555,7 @@ static void extend(struct mutator *m, off_t size)
 
 static void change_range(struct group *g, long first, long end)
 {
-	if (strcmp(rig_inject, "stale") &&
+	if (!rig_lies("stale") &&
 	    fallocate(g->fd, op_modes[race->op], first * RIG_PAGE, (end - first) * RIG_PAGE))
 		rig_broken("fallocate: %s", strerror(errno));
 }
@@ -761,7 +741,7 @@ static void mutator_main(void *arg)
 	uint64_t nr;
 
 	m.group = arg;
-	m.rng = rig_rng_for(race->name, 1000000 + m.group->nr);
+	m.rng = rig_rng_for(race->common.name, 1000000 + m.group->nr);
 	m.buf = mmap(NULL, PIECE_PAGES * RIG_PAGE, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (m.buf == MAP_FAILED) {
@@ -769,7 +749,7 @@ static void mutator_main(void *arg)
 		return;
 	}
 	open_pagemaps(&m);
-	while (!strcmp(rig_inject, "idle") && !rig_stopped())
+	while (rig_lies("idle") && !rig_stopped())
 		rig_wait_change(&m.group->acks_seq, rig_load(&m.group->acks_seq));
 	for (nr = 1; !rig_stopped(); nr++)
 		mutate_once(&m, nr);
@@ -778,52 +758,32 @@ static void mutator_main(void *arg)
 /* ---- cases ---- */
 
 /* tmpfs maps huge pages past the end of the file on purpose: no oracle there. */
-static bool huge_tmpfs(const struct statfs *fs)
+static bool huge_tmpfs(void)
 {
-	char line[1024], dev[32];
-	bool huge = false;
-	struct stat st;
-	FILE *f;
+	const char *policy = rig_tmpfs_huge();
 
-	if (fs->f_type != TMPFS_MAGIC)
-		return false;
-	f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "r");
-	if (f) {
-		if (fgets(line, sizeof(line), f))
-			huge = strstr(line, "[force]");
-		fclose(f);
-	}
-	f = fopen("/proc/self/mountinfo", "r");
-	if (!f || stat(rig_dir, &st))
-		return true;
-	snprintf(dev, sizeof(dev), " %u:%u ", major(st.st_dev), minor(st.st_dev));
-	while (fgets(line, sizeof(line), f))
-		if (strstr(line, dev) && strstr(line, "huge=") && !strstr(line, "huge=never"))
-			huge = true;
-	fclose(f);
-	return huge;
+	return rig_statfs().f_type == TMPFS_MAGIC && (!policy || strcmp(policy, "never"));
 }
 
 /* Returns why the file system cannot do it, or NULL. */
-static const char *unsupported(const struct race *r)
+static const char *unsupported(const void *c)
 {
+	const struct race *r = c;
 	struct statfs fs;
 	const char *why = NULL;
-	int fd, direct_fd = -1;
+	int fd;
 
 	if (statfs(rig_dir, &fs))
 		return "statfs failed";
 	if (r->op == OP_DIRECT && fs.f_type != EXT4_SUPER_MAGIC && fs.f_type != XFS_SUPER_MAGIC)
 		return "direct writes are only judged on ext4 and xfs";
-	fd = rig_open_file("probe", 0, r->op == OP_DIRECT ? &direct_fd : NULL);
-	if (r->op == OP_DIRECT && direct_fd < 0)
-		why = "O_DIRECT is refused";
+	if (r->op == OP_DIRECT)
+		return rig_no_direct();
+	fd = rig_open_file("probe", 0, NULL);
 	/* three pages: a range at the end of the file cannot be collapsed */
 	if (op_modes[r->op] && (ftruncate(fd, 3 * RIG_PAGE) ||
 				fallocate(fd, op_modes[r->op], RIG_PAGE, RIG_PAGE)))
 		why = "this mode of fallocate is refused";
-	if (direct_fd >= 0)
-		close(direct_fd);
 	close(fd);
 	return why;
 }
@@ -864,7 +824,7 @@ static void draw_plan(unsigned int episode)
 	static const long quiets[] = { 32, 128, 512 };
 	static const long nices[] = { 0, 5, 10 };
 	static const long arounds[] = { 16384, 65536, 65536, 65536, 65536, 2 << 20 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
@@ -888,52 +848,10 @@ static void draw_plan(unsigned int episode)
 	if (episode % 2)
 		sharpen(&p);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(groups);
-	TAKE(mappers);
-	TAKE(threads);
-	TAKE(pages);
-	TAKE(align);
-	TAKE(stride);
-	TAKE(chunk);
-	TAKE(fill);
-	TAKE(linger);
-	TAKE(quiet);
-	TAKE(nice);
-	TAKE(remap);
-	TAKE(populate);
-	TAKE(fault_around);
-#undef TAKE
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 }
 
 /* One line: a case has many episodes. The names are those of the options. */
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "groups:%ld,mappers:%ld,threads:%ld,pages:%ld,align:%ld,",
-		     plan.groups, plan.mappers, plan.threads, plan.pages, plan.align);
-	n += snprintf(text + n, sizeof(text) - n, "stride:%ld,chunk:%ld,fill:%ld,linger:%ld,",
-		      plan.stride, plan.chunk, plan.fill, plan.linger);
-	n += snprintf(text + n, sizeof(text) - n, "quiet:%ld,nice:%ld,remap:%ld,populate:%ld,",
-		      plan.quiet, plan.nice, plan.remap, plan.populate);
-	snprintf(text + n, sizeof(text) - n, "fault-around:%ld", plan.fault_around);
-	rig_diag("param e%u=%s", episode, text);
-}
-
-static void check_space(void)
-{
-	uint64_t want = 2ull * plan.groups * plan.pages * RIG_PAGE;
-	struct statfs fs;
-
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < want)
-		rig_bail("%s: less than %" PRIu64 " KiB free", rig_dir, want / 1024);
-	eof_oracle = !huge_tmpfs(&fs);
-}
-
 /* Every page of every file exists and is on the disk before the readers come. */
 static void make_files(unsigned int episode)
 {
@@ -958,8 +876,7 @@ static void make_files(unsigned int episode)
 		if (race->op == OP_DIRECT)
 			fsync(g->fd);
 	}
-	if (rig_load(&rig_shared->broken))
-		rig_bail("%s", rig_shared->broken_why);
+	rig_bail_if_broken();
 }
 
 static void close_files(void)
@@ -978,8 +895,9 @@ static void run_episode(unsigned int episode, int64_t ns)
 	long i, k;
 
 	draw_plan(episode);
-	print_plan(episode);
-	check_space();
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
+	rig_need_space(2ull * plan.groups * plan.pages * RIG_PAGE);
+	eof_oracle = !huge_tmpfs();
 	rig_case_again();
 	make_files(episode);
 	rig_fault_around(plan.fault_around);
@@ -995,68 +913,43 @@ static void run_episode(unsigned int episode, int64_t ns)
 	close_files();
 }
 
-/* Several episodes, each with a plan of its own: one unlucky draw must not cost the whole case. */
-static void run_race(int64_t ns)
+static void judge_race(int64_t ns)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	unsigned int nr = rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
+	const int64_t second = 1000000000;
 	/* What a slow emulated machine manages and still sees a race in. */
 	const struct rig_gate gates[] = {
 		{ C_ROUNDS, rig_max(10, rig_min(200, 10 * ns / second)) },
 		{ C_COLLISIONS, rig_max(20, rig_min(1000, 100 * ns / second)) },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
-	make_titles();
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
 }
 
-static int self_test(void)
+static void run_race(const void *c, int64_t ns)
 {
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
+	race = c;
+	rig_case_begin(race->common.name);
+	make_titles();
+	rig_episodes(plan_ms, ns, run_episode);
+	judge_race(ns);
 }
+
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.fault_around = true,
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(races)];
-	unsigned int i, nr = 0, weights = 0;
-	long around;
-
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++)
-		nr += rig_wanted(races[i].name);
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	groups = rig_share(MAX_GROUPS * sizeof(*groups));
-	if (!groups)
-		rig_bail("shared memory: %s", strerror(errno));
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
-	around = rig_read_long(RIG_FAULT_AROUND, 0);
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
-		if (rig_wanted(races[i].name) && !why[i])
-			weights += rig_weight(races[i].name, races[i].weight);
-	}
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (why[i])
-			rig_skip(race->name, "unsupported: %s", why[i]);
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
-	rig_fault_around(around);
+	rig_suite_plan(&suite);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

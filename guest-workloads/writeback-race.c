@@ -36,7 +36,6 @@
 
 #include <linux/falloc.h>
 #include <linux/magic.h>
-#include <pthread.h>
 
 #define MAX_PAGES	256
 #define MAX_WRITERS	16
@@ -47,20 +46,19 @@
 enum kind { APPEND, STORES };
 
 struct race {
-	const char *name;
+	struct rig_case common;
 	enum kind kind;
 	bool large;
 	bool mixed;
 	bool sparse;
-	unsigned int weight;
 };
 
 static const struct race races[] = {
-	{ "append-small", APPEND, false, false, false, 2 },
-	{ "append-large", APPEND, true, false, false, 2 },
-	{ "shared-stores", STORES, false, false, false, 2 },
-	{ "mixed-writes", STORES, false, true, false, 1 },
-	{ "hole-stores", STORES, false, false, true, 1 },
+	{ { "append-small", 2 }, APPEND, false, false, false },
+	{ { "append-large", 2 }, APPEND, true, false, false },
+	{ { "shared-stores", 2 }, STORES, false, false, false },
+	{ { "mixed-writes", 1 }, STORES, false, true, false },
+	{ { "hole-stores", 1 }, STORES, false, false, true },
 };
 
 enum counter {
@@ -127,7 +125,7 @@ static char title_future[96];
 
 static void make_titles(void)
 {
-#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", race->name)
+#define TITLE(buf, what) snprintf(buf, sizeof(buf), what " in %s", race->common.name)
 	TITLE(title_lost, "written data lost");
 	TITLE(title_zero, "zeroes instead of data");
 	TITLE(title_corrupt, "corrupt data");
@@ -135,21 +133,6 @@ static void make_titles(void)
 	TITLE(title_short, "file shorter than what was written");
 	TITLE(title_bus, "unexpected SIGBUS");
 #undef TITLE
-}
-
-static bool lies(const char *what)
-{
-	return !strcmp(rig_inject, what);
-}
-
-static void flush_counts(uint64_t *counts)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_COUNTERS; i++) {
-		rig_count(i, counts[i]);
-		counts[i] = 0;
-	}
 }
 
 /* ---- appends ---- */
@@ -223,7 +206,7 @@ static void start_anew(struct appender *a)
 	struct log *log = a->log;
 
 	rig_add(&log->seq, 1);
-	if (lies("disk"))
+	if (rig_lies("disk"))
 		rig_pwrite_all(a->fd, zeroes, rig_min(log->size, RIG_PAGE), 0);
 	if (fsync(a->fd))
 		rig_broken("fsync: %s", strerror(errno));
@@ -260,7 +243,7 @@ static void append_once(struct appender *a)
 	size_t len = draw_length(a, plan.pages * RIG_PAGE - size);
 
 	fill_words(a->buf, log->generation, size, len);
-	if (lies("zero"))
+	if (rig_lies("zero"))
 		memset(a->buf, 0, len);
 	if (!rig_pwrite_all(a->fd, a->buf, len, size)) {
 		rig_broken("write: %s", strerror(errno));
@@ -281,7 +264,7 @@ static void appender_main(void *arg)
 	a.nr = (long)arg;
 	a.log = &logs[a.nr];
 	a.fd = fds[a.nr];
-	a.rng = rig_rng_for(race->name, a.nr);
+	a.rng = rig_rng_for(race->common.name, a.nr);
 	a.buf = mmap(NULL, MAX_APPEND, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (a.buf == MAP_FAILED) {
 		rig_broken("mmap: %s", strerror(errno));
@@ -290,17 +273,17 @@ static void appender_main(void *arg)
 	rig_pin(a.nr);
 	while (!rig_stopped()) {
 		append_once(&a);
-		flush_counts(a.counts);
+		rig_flush_counts(a.counts, NR_COUNTERS);
 	}
 	start_anew(&a);
-	flush_counts(a.counts);
+	rig_flush_counts(a.counts, NR_COUNTERS);
 }
 
 /* Looks at what has been published, through a mapping of its own that it keeps dropping. */
 static void reader_main(void *arg)
 {
 	long nr = (long)arg % plan.writers;
-	struct rig_rng rng = rig_rng_for(race->name, 100 + (long)arg);
+	struct rig_rng rng = rig_rng_for(race->common.name, 100 + (long)arg);
 	uint64_t counts[NR_COUNTERS] = { 0 }, size, generation, at, got;
 	struct log *log = &logs[nr];
 	uint32_t seq;
@@ -339,7 +322,7 @@ static void reader_main(void *arg)
 		}
 		madvise(base, plan.pages * RIG_PAGE, MADV_DONTNEED);
 		counts[C_DROPS]++;
-		flush_counts(counts);
+		rig_flush_counts(counts, NR_COUNTERS);
 		if (!size || (seq & 1))
 			rig_sleep_ns(100000);
 	}
@@ -367,7 +350,7 @@ static void take_place(long nr)
 static void log_syncer_main(void *arg)
 {
 	long nr = (long)arg % plan.writers;
-	struct rig_rng rng = rig_rng_for(race->name, 200 + (long)arg);
+	struct rig_rng rng = rig_rng_for(race->common.name, 200 + (long)arg);
 
 	/* the first ones beside the writers, the others on CPUs of their own */
 	take_place((long)arg);
@@ -395,9 +378,9 @@ static void store_once(struct writer *w, long page)
 
 	rig_store(&begun[w->nr][page], value);
 	if (w->by_write) {
-		if (!lies("lost") && !rig_pwrite_all(fds[0], &value, 8, offset))
+		if (!rig_lies("lost") && !rig_pwrite_all(fds[0], &value, 8, offset))
 			rig_broken("pwrite: %s", strerror(errno));
-	} else if (!lies("lost")) {
+	} else if (!rig_lies("lost")) {
 		rig_store((uint64_t *)(w->base + offset), value);
 	}
 	rig_store(&stored[w->nr][page], value);
@@ -418,7 +401,7 @@ static void *writer_main(void *arg)
 			madvise(w->base, plan.pages * RIG_PAGE, MADV_DONTNEED);
 			w->counts[C_DROPS]++;
 		}
-		flush_counts(w->counts);
+		rig_flush_counts(w->counts, NR_COUNTERS);
 	}
 	return NULL;
 }
@@ -427,7 +410,6 @@ static void *writer_main(void *arg)
 static void writers_main(void *arg)
 {
 	static struct writer writers[MAX_WRITERS];
-	pthread_t threads[MAX_WRITERS];
 	char *base;
 	long i;
 
@@ -441,15 +423,9 @@ static void writers_main(void *arg)
 		writers[i].nr = i;
 		writers[i].base = base;
 		writers[i].by_write = race->mixed && i % 2;
-		writers[i].rng = rig_rng_for(race->name, i);
-		if (i && pthread_create(&threads[i], NULL, writer_main, &writers[i])) {
-			rig_broken("pthread_create failed");
-			return;
-		}
+		writers[i].rng = rig_rng_for(race->common.name, i);
 	}
-	writer_main(&writers[0]);
-	for (i = 1; i < plan.writers; i++)
-		pthread_join(threads[i], NULL);
+	rig_run_threads(writer_main, writers, sizeof(writers[0]), plan.writers);
 }
 
 /* Syncs, then compares the disk with what had been stored before. */
@@ -500,7 +476,7 @@ static void sync_and_check(struct rig_rng *rng, char *base, char *disk)
 
 static void store_syncer_main(void *arg)
 {
-	struct rig_rng rng = rig_rng_for(race->name, 200 + (long)arg);
+	struct rig_rng rng = rig_rng_for(race->common.name, 200 + (long)arg);
 	size_t len = plan.pages * RIG_PAGE;
 	char *base, *disk;
 
@@ -526,23 +502,16 @@ static void store_syncer_main(void *arg)
 /* ---- cases ---- */
 
 /* Returns why this file system cannot do it, or NULL. */
-static const char *unsupported(const struct race *r)
+static const char *unsupported(const void *c)
 {
-	const char *why = NULL;
+	const struct race *r = c;
 	struct statfs fs;
-	int fd, direct = -1;
 
 	if (statfs(rig_dir, &fs))
 		return "statfs failed";
 	if (fs.f_type == TMPFS_MAGIC)
 		return "tmpfs writes nothing back";
-	fd = rig_open_file("probe", 0, &direct);
-	if (r->kind == STORES && direct < 0)
-		why = "O_DIRECT is refused";
-	if (direct >= 0)
-		close(direct);
-	close(fd);
-	return why;
+	return r->kind == STORES ? rig_no_direct() : NULL;
 }
 
 /* Always draws everything in the same order: what is given on the command line shifts nothing. */
@@ -554,7 +523,7 @@ static void draw_plan(unsigned int episode)
 	static const long pauses[] = { 200, 1000, 1000, 5000 };
 	static const long ranges[] = { 0, 50, 80, 95 };
 	static const long drops[] = { 0, 10, 50 };
-	struct rig_rng rng = rig_rng_for(race->name, 1ull << 32 | episode);
+	struct rig_rng rng = rig_rng_for_episode(race->common.name, episode);
 	const long cpus = rig_cpus();
 	struct plan p;
 
@@ -567,42 +536,10 @@ static void draw_plan(unsigned int episode)
 	p.ranges = rig_pick(&rng, ranges);
 	p.drop = rig_pick(&rng, drops);
 
-#define TAKE(field) (plan.field = given.field >= 0 ? given.field : p.field)
-	TAKE(writers);
-	TAKE(syncers);
-	TAKE(readers);
-	TAKE(pages);
-	TAKE(pause);
-	TAKE(urgent);
-	TAKE(ranges);
-	TAKE(drop);
-#undef TAKE
+	rig_take_plan(&plan, &p, &given, sizeof(plan));
 	/* urgent ones on every CPU would leave no time to write */
 	if (plan.urgent && race->kind == APPEND)
 		plan.syncers = rig_max(plan.syncers, plan.writers);
-}
-
-static void print_plan(unsigned int episode)
-{
-	char text[RIG_LINE / 2];
-	int n;
-
-	n = snprintf(text, sizeof(text), "writers:%ld,syncers:%ld,readers:%ld,pages:%ld,",
-		     plan.writers, plan.syncers, plan.readers, plan.pages);
-	snprintf(text + n, sizeof(text) - n, "pause:%ld,urgent:%ld,ranges:%ld,drop:%ld",
-		 plan.pause, plan.urgent, plan.ranges, plan.drop);
-	rig_diag("param e%u=%s", episode, text);
-}
-
-static void check_space(void)
-{
-	uint64_t want = 2ull * MAX_WRITERS * MAX_PAGES * RIG_PAGE;
-	struct statfs fs;
-
-	if (statfs(rig_dir, &fs))
-		rig_bail("statfs %s: %s", rig_dir, strerror(errno));
-	if ((uint64_t)fs.f_bavail * fs.f_bsize < want)
-		rig_bail("%s: less than %" PRIu64 " KiB free", rig_dir, want / 1024);
 }
 
 static void start_appends(unsigned int episode)
@@ -616,7 +553,7 @@ static void start_appends(unsigned int episode)
 	}
 	for (i = 0; i < plan.writers; i++)
 		rig_spawn(appender_main, (void *)i);
-	for (i = 0; i < plan.syncers && !lies("idle"); i++)
+	for (i = 0; i < plan.syncers && !rig_lies("idle"); i++)
 		rig_spawn(log_syncer_main, (void *)i);
 	for (i = 0; i < plan.readers; i++)
 		rig_spawn(reader_main, (void *)i);
@@ -636,7 +573,7 @@ static void start_stores(unsigned int episode)
 		if (!rig_pwrite_all(fds[0], zeroes, RIG_PAGE, i * RIG_PAGE))
 			rig_bail("write: %s", strerror(errno));
 	rig_spawn(writers_main, NULL);
-	for (i = 0; i < plan.syncers && !lies("idle"); i++)
+	for (i = 0; i < plan.syncers && !rig_lies("idle"); i++)
 		rig_spawn(store_syncer_main, (void *)i);
 }
 
@@ -645,8 +582,8 @@ static void run_episode(unsigned int episode, int64_t ns)
 	long i, nr = 1;
 
 	draw_plan(episode);
-	print_plan(episode);
-	check_space();
+	rig_print_plan(episode, &plan, &given, sizeof(plan));
+	rig_need_space(2ull * MAX_WRITERS * MAX_PAGES * RIG_PAGE);
 	rig_case_again();
 	if (race->kind == APPEND) {
 		start_appends(episode);
@@ -662,11 +599,9 @@ static void run_episode(unsigned int episode, int64_t ns)
 	direct_fd = -1;
 }
 
-static void run_race(int64_t ns)
+static void judge_race(int64_t ns)
 {
-	const int64_t second = 1000000000, episode = plan_ms * 1000000;
-	unsigned int nr = rig_max(1, ns / episode), i;
-	int64_t end = rig_now() + ns;
+	const int64_t second = 1000000000;
 	/* What a slow emulated machine manages and still sees a race in. */
 	const struct rig_gate gates[] = {
 		{ C_WRITES, rig_max(20, rig_min(1000, 50 * ns / second)) },
@@ -674,55 +609,35 @@ static void run_race(int64_t ns)
 		{ C_KIB, 64 },
 	};
 
-	rig_diag("case %s", race->name);
-	rig_case_begin();
-	make_titles();
-	for (i = 0; i < nr && !rig_case_over(); i++)
-		run_episode(i + 1, rig_max((end - rig_now()) / (nr - i), second / 20));
-	rig_case_end(race->name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
+	rig_case_end(race->common.name, counter_names, NR_COUNTERS, gates, RIG_COUNT(gates));
 }
 
-static int self_test(void)
+static void run_race(const void *c, int64_t ns)
 {
-	rig_plan(RIG_NR_STAMP_CASES);
-	rig_self_test_stamps();
-	return rig_finish();
+	race = c;
+	rig_case_begin(race->common.name);
+	make_titles();
+	rig_episodes(plan_ms, ns, run_episode);
+	judge_race(ns);
 }
+
+static const struct rig_suite suite = {
+	.program = &program,
+	.cases = races,
+	.size = sizeof(races[0]),
+	.nr = RIG_COUNT(races),
+	.unsupported = unsupported,
+	.run = run_race,
+};
 
 int main(int argc, char **argv)
 {
-	const char *why[RIG_COUNT(races)];
-	unsigned int i, nr = 0, weights = 0;
-
-	rig_start(&program, argc, argv);
-	if (rig_self_test)
-		return self_test();
-	for (i = 0; i < RIG_COUNT(races); i++)
-		nr += rig_wanted(races[i].name);
-	if (!nr)
-		rig_bail("--cases %s: no such case (see --help)", rig_cases);
+	rig_suite_start(&suite, argc, argv);
 	logs = rig_share(MAX_WRITERS * sizeof(*logs));
 	begun = rig_share(MAX_WRITERS * sizeof(*begun));
 	stored = rig_share(MAX_WRITERS * sizeof(*stored));
-	if (!logs || !begun || !stored)
-		rig_bail("shared memory: %s", strerror(errno));
 
-	rig_plan(nr);
-	rig_diag("seed %" PRIu64, rig_seed);
-	rig_diag("cpus %u", rig_cpus());
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		why[i] = rig_wanted(races[i].name) ? unsupported(&races[i]) : NULL;
-		if (rig_wanted(races[i].name) && !why[i])
-			weights += rig_weight(races[i].name, races[i].weight);
-	}
-	for (i = 0; i < RIG_COUNT(races); i++) {
-		race = &races[i];
-		if (!rig_wanted(race->name))
-			continue;
-		if (why[i])
-			rig_skip(race->name, "unsupported: %s", why[i]);
-		else
-			run_race(rig_budget * 1e9 * rig_weight(race->name, race->weight) / weights);
-	}
+	rig_suite_plan(&suite);
+	rig_suite_run(&suite);
 	return rig_finish();
 }

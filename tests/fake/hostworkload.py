@@ -27,6 +27,11 @@ class Run:
         matches = (RESULT.fullmatch(line) for line in self.lines)
         return tuple((m[1], m[3], m[4]) for m in matches if m)
 
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Why a case says nothing, by case."""
+        return {case: why for _, case, why in self.results if why}
+
     def diagnostics(self, kind: str) -> tuple[str, ...]:
         """What follows `# kind` on the lines that start so."""
         return tuple(line.split(" ", 2)[2] for line in self.lines if line.startswith(f"# {kind} "))
@@ -43,8 +48,9 @@ def build(folder: Path, *names: str) -> dict[str, Path]:
     return {name: folder / name for name in names}
 
 
-def run(program: Path, *args: str | Path) -> Run:
-    done = subprocess.run([program, *args], capture_output=True, text=True, timeout=DEADLINE, check=False)
+def run(program: Path, *args: str | Path, deadline: float = DEADLINE) -> Run:
+    """Return how the program ended with `args`, and what it printed; within `deadline` seconds."""
+    done = subprocess.run([program, *args], capture_output=True, text=True, timeout=deadline, check=False)
     assert done.stderr == ""
     return Run(code=done.returncode, lines=tuple(done.stdout.splitlines()))
 

@@ -8,17 +8,12 @@ to show here, and the guests of the controls show it.
 from __future__ import annotations
 
 import re
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hostworkload import FAIL, PASS, SKIP, Run, assert_consistent, build, run
 
-SOURCES = Path(__file__).resolve().parents[2] / "guest-workloads"
 WORKLOADS = ("huge-race", "hugetlb-race")
-FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
-FAIL, SKIP = 1, 4
-RESULT = re.compile(r"(not ok|ok) (\d+) (\S+)(?: # SKIP (.+))?")
 DEADLINE = 240.0  # seconds; workloads that turn the same knobs wait for each other
 KNOBS = (
     "/proc/sys/vm/nr_hugepages",
@@ -28,36 +23,15 @@ KNOBS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One run of a workload: its exit code and its lines."""
-
-    code: int
-    lines: tuple[str, ...]
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Why a case says nothing, by case."""
-        return {m[3]: m[4] for line in self.lines if (m := RESULT.fullmatch(line)) and m[4]}
-
-    @property
-    def findings(self) -> tuple[str, ...]:
-        return tuple(line.removeprefix("# finding: ") for line in self.lines if line.startswith("# finding: "))
-
-
 @pytest.fixture(scope="module")
 def binaries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("huge-workloads")
-    for name in WORKLOADS:
-        subprocess.run(["gcc", *FLAGS, "-o", folder / name, SOURCES / f"{name}.c"], check=True, timeout=DEADLINE)
-    return {name: folder / name for name in WORKLOADS}
+    return build(tmp_path_factory.mktemp("huge-workloads"), *WORKLOADS)
 
 
-def run(program: Path, folder: Path, *args: str) -> Run:
-    argv: list[str | Path] = [program, "--dir", folder, *args]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=False)
-    assert done.stderr == ""
-    return Run(code=done.returncode, lines=tuple(done.stdout.splitlines()))
+def run_in(folder: Path, program: Path, *args: str) -> Run:
+    got = run(program, "--dir", folder, *args, deadline=DEADLINE)
+    assert_consistent(got)
+    return got
 
 
 def knobs() -> dict[str, str]:
@@ -67,10 +41,9 @@ def knobs() -> dict[str, str]:
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_stock_kernel_is_clean_and_gets_its_knobs_back(binaries: dict[str, Path], tmp_path: Path, name: str) -> None:
     before = knobs()
-    got = run(binaries[name], tmp_path, "--seed", "3", "--budget", "4")
-    assert got.lines[0] == "KTAP version 1"
+    got = run_in(tmp_path, binaries[name], "--seed", "3", "--budget", "4")
     assert got.findings == ()
-    assert got.code in (0, SKIP)
+    assert got.code in (PASS, SKIP)
     assert all(why.startswith(("inconclusive: ", "unsupported: ")) for why in got.skipped.values())
     assert list(tmp_path.iterdir()) == []
     mounts = Path("/proc/self/mounts").read_text()
@@ -98,7 +71,7 @@ LIES = [
 def test_every_oracle_can_fail(
     binaries: dict[str, Path], tmp_path: Path, name: str, lie: str, case: str, titles: set[str]
 ) -> None:
-    got = run(binaries[name], tmp_path, "--budget", "20", "--cases", case, "--inject", lie, "--seed", "2")
+    got = run_in(tmp_path, binaries[name], "--budget", "20", "--cases", case, "--inject", lie, "--seed", "2")
     if got.skipped.get(case, "").startswith("unsupported: "):
         assert got.code == SKIP
         return
@@ -113,6 +86,6 @@ def test_every_oracle_can_fail(
 def test_a_race_that_was_not_run_is_inconclusive(
     binaries: dict[str, Path], tmp_path: Path, name: str, case: str
 ) -> None:
-    got = run(binaries[name], tmp_path, "--budget", "2", "--cases", case, "--inject", "idle")
+    got = run_in(tmp_path, binaries[name], "--budget", "2", "--cases", case, "--inject", "idle")
     assert got.code == SKIP
     assert got.skipped[case].startswith(("unsupported: ", "inconclusive: counter rounds=0 below "))
