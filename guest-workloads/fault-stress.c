@@ -683,7 +683,6 @@ static const struct rig_suite suite = {
 	.cases = cases,
 	.size = sizeof(cases[0]),
 	.nr = RIG_COUNT(cases),
-	.even = true,
 	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_stress,

@@ -651,7 +651,9 @@ static void mutate_once(struct mutator *m)
 	/* whole huge pages now and then in any case: they are how a file gets huge again */
 	if (on_tmpfs() && (!race->parts || rig_below(&m->rng, 3) == 0)) {
 		first = first / HUGE_PAGES * HUGE_PAGES;
-		len = race->op == OP_TRUNCATE ? plan.pages - first : HUGE_PAGES;
+		len = plan.pages - first;
+		if (race->op != OP_TRUNCATE)
+			len = rig_min(len, HUGE_PAGES);
 	}
 	if (race->backing == RO_FILE) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", g->fd);

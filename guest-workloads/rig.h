@@ -1464,7 +1464,6 @@ struct rig_suite {
 	size_t size;		/* of one of them */
 	unsigned int nr;
 	bool fault_around;	/* the cases set fault_around_bytes, which is put back */
-	bool even;		/* equal shares of the budget, also with --favour */
 	/* Why this machine cannot run a case, or NULL. Asked once, before any of them runs. */
 	const char *(*unsupported)(const void *c);
 	/* Runs a case and reports its result. */
@@ -1481,11 +1480,6 @@ const struct rig_case *rig_next_wanted(const struct rig_suite *s, const struct r
 		if (rig_wanted(((const struct rig_case *)p)->name))
 			return (const struct rig_case *)p;
 	return NULL;
-}
-
-static inline unsigned int rig_share_of(const struct rig_suite *s, const struct rig_case *c)
-{
-	return s->even ? 1 : rig_weight(c->name, c->weight);
 }
 
 /* With --self-test the program ends here. */
@@ -1527,13 +1521,13 @@ static inline void rig_suite_run(const struct rig_suite *s)
 	for (c = NULL, i = 0; (c = rig_next_wanted(s, c)); i++) {
 		why[i] = s->unsupported(c);
 		if (!why[i])
-			weights += rig_share_of(s, c);
+			weights += rig_weight(c->name, c->weight);
 	}
 	for (c = NULL, i = 0; (c = rig_next_wanted(s, c)); i++) {
 		if (why[i])
 			rig_skip(c->name, "unsupported: %s", why[i]);
 		else
-			s->run(c, rig_budget * 1e9 * rig_share_of(s, c) / weights);
+			s->run(c, rig_budget * 1e9 * rig_weight(c->name, c->weight) / weights);
 	}
 	if (s->fault_around)
 		rig_fault_around(around);

@@ -936,7 +936,6 @@ static const struct rig_suite suite = {
 	.cases = checks,
 	.size = sizeof(checks[0]),
 	.nr = RIG_COUNT(checks),
-	.even = true,
 	.fault_around = true,
 	.unsupported = unsupported,
 	.run = run_check,

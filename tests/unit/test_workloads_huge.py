@@ -51,6 +51,11 @@ def test_a_stock_kernel_is_clean_and_gets_its_knobs_back(binaries: dict[str, Pat
     assert knobs() == before
 
 
+def test_a_file_smaller_than_a_huge_page_is_no_reason_to_die(binaries: dict[str, Path], tmp_path: Path) -> None:
+    got = run_in(tmp_path, binaries["huge-race"], "--budget", "2", "--pages", "64", "--cases", "*-punch")
+    assert got.findings == ()
+
+
 # --inject makes the workload lie about one thing: the oracle for that thing, and it alone, must speak.
 LIES = [
     ("huge-race", "stale", "zap-punch", {"stale data after hole punch in a * mapping"}),
