@@ -233,16 +233,3 @@ def _without(start: int, length: int, taken: Iterable[tuple[int, int]]) -> list[
     for low, high in taken:
         left = [piece for a, b in left for piece in ((a, min(b, low)), (max(a, high), b)) if piece[0] < piece[1]]
     return left
-
-
-def probe_points(vmlinux: Path, spans: Iterable[Span]) -> tuple[tuple[str, int], ...]:
-    """Return the (symbol, offset) of every instruction in the spans: where a kprobe can be put.
-
-    Raises HostError when objdump cannot read the kernel.
-    """
-    points = []
-    for span in spans:
-        base = span.start - span.range.offset
-        for one in disassemble(vmlinux, span.start, span.length):
-            points.append((span.range.symbol, one.address - base))
-    return tuple(points)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import accel, functions, image, keys, plugin, stalls
+from rig import accel, functions, image, instructions, keys, plugin, stalls
 from rig.clock import Deadline
 from rig.functions import Kind
 from rig.guest import Guest, reach
@@ -113,10 +113,13 @@ def test_the_functions_of_a_series_are_found_in_its_kernels(
         assert kinds["filemap_map_pages"] is Kind.TOUCHED
         assert kinds["filemap_map_order0_folio"] is Kind.INLINED
         assert kinds["set_pte_range"] is Kind.CALLEE
-        points = functions.probe_points(kernel.vmlinux, [span for span in found.spans if span.range.offset])
-        assert points
-        symbols = functions.read_symbols(kernel.vmlinux)
-        assert all(offset < max(one.size for one in symbols.variants(name, "filemap.c")) for name, offset in points)
+        inner = [span for span in found.spans if span.range.offset]
+        spans = [(span.start, span.length) for span in inner]
+        groups = instructions.read_places(kernel.vmlinux, spans, instructions.read_names(kernel.vmlinux))
+        assert any(groups)
+        for span, places in zip(inner, groups, strict=True):
+            named = [place for place in places if place.symbol == span.range.symbol]  # else relative to the anchor
+            assert all(0 <= place.offset - span.range.offset < span.length for place in named)
     callees = [
         {name for name, kind in stalls.kinds_of(made[kernel.key]).items() if kind is Kind.CALLEE}
         for kernel in real_kernels.values()
