@@ -24,7 +24,10 @@ pytestmark = pytest.mark.boot
 def trials(
     real_store: Path, real_kernels: dict[tuple[str, Side], Kernel], tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
-    """The trials of the control that leaks references, on the cell where it leaks most, with what was looked at."""
+    """The trials of the control that leaks references, on the cell where it leaks most, with what was looked at.
+
+    Its kernel may stop with a BUG before it can be audited; the others may not.
+    """
     assert real_kernels  # the base is built, of which the control is one file away
     results = tmp_path_factory.mktemp("results")
     overrides = [
@@ -35,14 +38,17 @@ def trials(
         "matrix={}",
         "select=debug/smp4/truncate-race/xfs",
         "workloads.truncate-race.needs={trace_mm_filemap_map_pages: 100}",
-        "trials=2",
+        "perturb.stalls.share=0",  # the leak needs no race, and what a stalled kernel does with it may be a BUG
+        "trials=3",
         "budget=10",
     ]
     goals.run(("test",), load(ROOT / "rig.yaml", overrides), Options(jobs=2), Ui())
     folder = results / "latest"
     found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text())["trials"]
     for trial in found:
-        trial["looks"] = json.loads((folder / trial["evidence"] / "audit.json").read_text())
+        file = folder / trial["evidence"] / "audit.json"
+        assert file.exists() or (trial["side"], trial["status"]) == ("patched", "CRASH")
+        trial["looks"] = json.loads(file.read_text()) if file.exists() else None
     return found
 
 
@@ -56,7 +62,7 @@ def test_leaked_references_are_seen_and_the_base_is_not_accused(trials: list[dic
 
 
 def test_a_healthy_machine_has_nothing_left_over(trials: list[dict[str, Any]]) -> None:
-    for trial in trials:
+    for trial in (one for one in trials if one["looks"]):
         before, after = trial["looks"]["residue"]
         assert before <= 0
         assert trial["side"] == "patched" or after <= 0
@@ -64,7 +70,7 @@ def test_a_healthy_machine_has_nothing_left_over(trials: list[dict[str, Any]]) -
 
 def test_the_counters_are_those_that_the_audit_and_the_needs_ask_for(trials: list[dict[str, Any]]) -> None:
     asked = {*audit.LRU, *audit.REACHED, *audit.POOL, *(name for gauge in audit.GAUGES for name in gauge.names)}
-    for trial in trials:
+    for trial in (one for one in trials if one["looks"]):
         assert asked <= trial["looks"]["before"].keys()
         counted = dict(trial["coverage"])
         assert counted["pgfault"] > 1000
