@@ -23,8 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from types import TracebackType
 
+from rig.beside import Beside
 from rig.clock import Stopwatch, monotonic
 from rig.model import Perturbation
 
@@ -330,20 +330,20 @@ class Threads:
             self.notes.append(f"{means} could not be taken back: {error.strerror}")
 
 
-class Jitter:
+class Jitter(Beside):
     """Runs a plan on the vCPU threads of a process for as long as the context lasts; `report` says what was done."""
+
+    name = "rig-jitter"
 
     def __init__(
         self, pid: int, vcpus: Sequence[int], able: Able, seed: int, *, interval: float, length: float
     ) -> None:
         """Nothing is touched before the context is entered; `seed`, `interval` and `length` as in plan()."""
+        super().__init__()
         self._pid = pid
         self._vcpus = vcpus
         self._able = able
         self._plan = (seed, interval, length)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._failure: BaseException | None = None
         self._notes = [able.note] if able.note else []
         self._used: set[Means] = set()
         self._steps = 0
@@ -359,33 +359,17 @@ class Jitter:
             note="; ".join(self._notes),
         )
 
-    def __enter__(self) -> Jitter:
-        self._thread = threading.Thread(target=self._work, name="rig-jitter", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._thread is not None
-        self._stop.set()
-        self._thread.join()
-        if self._failure is not None and error is None:
-            raise self._failure
-
-    def _work(self) -> None:
+    def work(self) -> None:
+        """Stall threads by the plan until it is over."""
+        threads = Threads(self._pid, self._vcpus, self._able.means)
         try:
-            threads = Threads(self._pid, self._vcpus, self._able.means)
-            try:
-                self._run(threads)
-            except _GoneError:
-                pass
-            finally:
-                threads.close()
-                self._used = threads.used
-                self._notes += threads.notes
-        except BaseException as failure:  # a bug of ours: raised where the context is left
-            self._failure = failure
+            self._run(threads)
+        except _GoneError:
+            pass
+        finally:
+            threads.close()
+            self._used = threads.used
+            self._notes += threads.notes
 
     def _run(self, threads: Threads) -> None:
         """Carry the plan out, late rather than hard: what counts for the shares is the time that has really passed."""

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import math
 import random
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rig.beside import Beside
 from rig.clock import Deadline, Stopwatch
 from rig.functions import Kind, Span
 from rig.model import DirectedStalls, FunctionStalls
@@ -166,18 +165,18 @@ class Rates:
             self._seen = list(executed)
 
 
-class Stalls:
+class Stalls(Beside):
     """Runs episodes for as long as the context lasts; `report` says what was done."""
+
+    name = "rig-stalls"
 
     def __init__(self, control: Path, targets: Targets, plan: Iterator[Episode], vcpus: int) -> None:
         """Nothing is stalled before the context is entered; `control` is a file that write_control() made."""
+        super().__init__()
         self._control = control
         self._targets = targets
         self._plan = plan
         self._vcpus = vcpus
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._failure: BaseException | None = None
         self._report = nothing("; ".join(targets.notes))
 
     @property
@@ -185,31 +184,15 @@ class Stalls:
         """What was done, once the context is left."""
         return self._report
 
-    def __enter__(self) -> Stalls:
-        self._thread = threading.Thread(target=self._work, name="rig-stalls", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._thread is not None
-        self._stop.set()
-        self._thread.join()
-        if self._failure is not None and error is None:
-            raise self._failure
-
-    def _work(self) -> None:
-        try:
-            with Block(self._control) as shared:
-                notes = list(self._targets.notes)
-                if shared.loaded:
-                    self._run(shared)
-                else:
-                    notes.append("QEMU has not loaded the plugin")
-                self._report = reported(self._targets.spans, shared.counts(), "; ".join(notes))
-        except BaseException as failure:  # a bug of ours: raised where the context is left
-            self._failure = failure
+    def work(self) -> None:
+        """Go from episode to episode until it is over."""
+        with Block(self._control) as shared:
+            notes = list(self._targets.notes)
+            if shared.loaded:
+                self._run(shared)
+            else:
+                notes.append("QEMU has not loaded the plugin")
+            self._report = reported(self._targets.spans, shared.counts(), "; ".join(notes))
 
     def _run(self, shared: Block) -> None:
         rates = Rates(len(self._targets.spans))

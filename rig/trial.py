@@ -264,11 +264,11 @@ class _Session:
                 self._on_line(text)
 
             jitter, directed = self._jitter(vm), self._directed(guest)
-            self._watch = Stopwatch()
             with ExitStack() as stack:
                 for one in (jitter, directed):
                     if one is not None:
                         stack.enter_context(one)
+                self._watch = Stopwatch()  # not before: a module takes seconds to load
                 self._run = guest.run(command(self.spec), self.spec.budget + self.spec.workload_timeout, line)
             self.perturbation = self._perturbation(jitter, directed)
         self.timing = replace(self.timing, workload=self._run.seconds)
