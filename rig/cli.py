@@ -18,7 +18,7 @@ from rig import __version__
 from rig.errors import ConfigError, RigError
 
 GOALS = ("apply", "build", "test", "report")
-COMMANDS = ("list", "doctor", "shell", "rerun", "selfcheck", "clean")
+COMMANDS = ("list", "doctor", "shell", "rerun", "compare", "selfcheck", "clean")
 SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 
@@ -37,6 +37,8 @@ commands:
   doctor            what this host lacks, and how to mend it
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
   rerun DIR         run the trial whose folder DIR is once more, as it was
+  compare A B       two runs, yesterday's and today's or two versions of a series: what is new, gone, worse or better;
+                    exits with 1 when something is new or worse (--json for programs)
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
                     seeds=N good_trials=N threshold=SHARE select=NAME cells=GLOB
@@ -48,7 +50,7 @@ configuration: rig.yaml, and on the command line KEY=VALUE for any key of it:
   kernel.source=S   debian:PACKAGE, git:URL#REF, tarball:FILE or dir:PATH
   select=GLOB       only cells whose id (flavour/machine/workload/filesystem) or a part of it matches
   budget=SECONDS    workload time per trial
-  trials=N          trials per cell, on base and patched alike
+  trials=N          trials per cell, on base and patched alike; trials={min: 2, max: 8}: more where it is in doubt
   sides=patched     only the patched kernel; then there is nothing to compare with
   out=DIR           where the results go
   machines.smp4.cpus=8, accel=tcg, timeouts.boot=600, store=DIR, ...
@@ -99,7 +101,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-s", "--silent", "--quiet", action="store_true", help="only the verdict and errors")
     made.add_argument("--explain", action="store_true", help="list: who sees the races of each cell")
     made.add_argument("--races", action="store_true", help="list: all races and oracles, and what they need")
-    made.add_argument("--json", action="store_true", help="list, test and selfcheck: print JSON on standard output")
+    made.add_argument(
+        "--json", action="store_true", help="list, test, compare, selfcheck: print JSON on standard output"
+    )
     made.add_argument("--console", action="store_true", help="selfcheck: only crash kernels on purpose")
     made.add_argument("--version", action="version", version=f"rig {__version__}")
     return made
@@ -162,6 +166,13 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     from rig.ui import Ui
 
     overrides = list(words.overrides)
+    if words.command == "compare":
+        from rig import comparison
+
+        if overrides:
+            raise ConfigError(f"compare takes no KEY=VALUE, but {overrides[0]}", hint=comparison.USAGE)
+        places = words.arguments if start == Path.cwd() else [str(start / word) for word in words.arguments]
+        return comparison.run(places, as_json=flags.json)
     if words.command == "rerun":
         return commands.rerun(words.arguments, overrides, Ui(quiet=flags.silent), jobs=_jobs(flags))
     names = tuple(words.arguments)
