@@ -98,6 +98,11 @@ class Scanner:
             self._complete(report, at_end=True)
         return self._hand_out()
 
+    @property
+    def lines(self) -> int:
+        """How many lines there were so far; one that has not ended counts."""
+        return self._line + bool(self._partial or self._swallow)
+
     def pending(self) -> tuple[Finding, ...]:
         """Return what is known of the reports that have begun and not ended; more of their lines may change it."""
         return tuple(report.finding() for report in self._open.values() if report.proven)

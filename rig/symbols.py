@@ -71,6 +71,11 @@ class Symboliser:
         self._objects = tuple(_Binary(path) for path in objects)
         self._root = self._find_root()
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether `vmlinux` has debug information."""
+        return self._root is not None
+
     def annotate(self, text: str) -> str:
         """Return `text` with ` FILE:LINE` at the end of its frames, and a line with ` [inline]` for what is inlined.
 
@@ -124,13 +129,17 @@ class Symboliser:
                 places = ()
         return places
 
-    def _find_root(self) -> str:
+    def _find_root(self) -> str | None:
+        """Return what comes ahead of the kernel's own folders in the paths; None without debug information."""
+        root = None
         for name, file in _LANDMARKS:
             for symbol in self._vmlinux.named(name):
                 places = self._vmlinux.places(symbol.address, Deadline(SECONDS))
+                if places and root is None:
+                    root = ""
                 if places and places[-1].file.endswith("/" + file):
                     return places[-1].file.removesuffix(file)
-        return ""
+        return root
 
     def _path(self, file: str) -> str:
         """Return the path of a source file below the kernel's folder."""
