@@ -52,10 +52,23 @@ _REPORTING = """
 #: Reporting, and the way into an exception.
 REPORTING = _names(_REPORTING)
 
+_ENTRY = """
+    entry_SYSCALL_* entry_SYSENTER_* entry_INT80_* do_syscall_* do_fast_syscall_* x64_sys_call system_call_fastpath
+    int_ret_from_sys_call ret_from_sys_call sysenter_past_esp syscall_call el0_* el0t_* do_el0_svc invoke_syscall
+    ret_fast_syscall ret_from_fork* secondary_startup_64*
+"""
+
+#: Lockdep sees work items as locks that these take.
+WORKERS = _names("process_one_work worker_thread kthread kthread_worker_fn flush_work flush_workqueue")
+
+#: The way in from user space, and the way out of a fork.
+ENTRY = _names(_ENTRY)
+
 #: Functions that carry the message. Whoever called them is the one to talk to.
 INFRASTRUCTURE = _names(
     _LOCKS
     + _REPORTING
+    + _ENTRY
     + """
     # sanitizers
     kasan_* asan_* hwasan_* kmsan_* msan_* kcsan_* tsan_* ubsan_* kfence_* check_memory_region* check_region_inline
@@ -82,7 +95,8 @@ INFRASTRUCTURE = _names(
     vsnprintf vscnprintf snprintf scnprintf sprintf vsprintf string_nocheck string pointer number format_decode
     # lists, trees, references, timers, wait queues: the object is somebody else's
     list_add* list_del* list_move* list_replace* list_splice* hlist_add* hlist_del* hlist_* rb_erase* rb_insert*
-    rb_first* rb_next* rb_prev* rb_last* refcount_* kref_* ref_tracker_* kobject_* kset_* add_uevent_var device_add
+    rb_first* rb_next* rb_prev* rb_last* refcount_* kref_* ref_tracker_* kobject_* kset_* add_uevent_var
+    device_add device_del device_register device_unregister get_device put_device
     debug_object* debug_print_object debug_timer_* debug_rcu_* debug_check_no_obj_freed page_table_check_*
     skb_panic skb_over_panic skb_under_panic skb_put skb_push skb_pull kfree_skb* consume_skb*
     del_timer* timer_delete* mod_timer* add_timer* try_to_del_timer* call_rcu* kvfree_call_rcu finish_wait

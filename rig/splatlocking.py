@@ -13,7 +13,7 @@ _LOCKDEP_PROOF = re.compile(
 _LEVEL = r"(?:\[ )?(?:INFO|WARNING|BUG): "
 
 _SPLATS = tuple(
-    row("lockdep", _LEVEL + head, title, blame="lock", proof=_LOCKDEP_PROOF)
+    row("lockdep", _LEVEL + head, title, blame="lock", announced=True, proof=_LOCKDEP_PROOF)
     for head, title in (
         (r"possible circular locking dependency detected", "possible deadlock"),
         (r"possible recursive locking detected", "possible deadlock"),
@@ -25,11 +25,17 @@ _SPLATS = tuple(
         (r"Nested lock was not taken", "WARNING: nested lock was not taken"),
         (r".{1,16}/\d+ still has locks held!", "WARNING: still has locks held"),
         (r"Invalid wait context", "BUG: Invalid wait context"),
-        (r"trying to register non-static key\.", "INFO: trying to register non-static key"),
     )
 )
 LOCKDEP = (
     *_SPLATS,
+    row(
+        "lockdep",
+        _LEVEL + r"trying to register non-static key\.",
+        "INFO: trying to register non-static key",
+        blame="lock",
+        proof=_LOCKDEP_PROOF,
+    ),
     row(
         "lockdep",
         _LEVEL + r"lock held (?:when returning to user space|at task exit time)",
@@ -43,6 +49,7 @@ LOCKDEP = (
         r"(?:\[ )?(?P<level>BUG|WARNING): bad (?P<what>unlock balance|contention) detected!",
         "{level}: bad {what}",
         blame="lock",
+        announced=True,
         proof=_LOCKDEP_PROOF,
     ),
     row(
@@ -66,6 +73,7 @@ STALLS = (
         r"(?:rcu: )?INFO: rcu\w* (?:self-)?detected (?:expedited )?stalls? on (?:CPU|tasks)",
         "INFO: rcu detected stall",
         blame="stall",
+        joins=True,  # the stalled CPU says so as well
         any_caller=True,
         whole=True,
         proof=re.compile(
