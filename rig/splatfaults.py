@@ -33,7 +33,7 @@ FAULTS = (
     row(
         "page-fault",
         r"BUG: unable to handle page fault for address: "
-        r"|BUG: Unable to handle kernel (?:data access|instruction fetch)\b"
+        r"|BUG: Unable to handle (?:kernel (?:data access|instruction fetch|unaligned access)|unknown paging fault)\b"
         r"|(?:BUG: u|(?:CPU \d+ )?U)nable to handle kernel paging request\b"
         r"|Unable to handle kernel pointer dereference in virtual kernel address space",
         _PAGING,
@@ -84,7 +84,8 @@ FAULTS = (
         fatal=True,
         joins=True,
     ),
-    row("oops", r"(?:Oops: )?(?P<what>int3|[a-z][a-z -]{2,60})" + _DIE, "{what}", fatal=True, joins=True),
+    row("oops", r"(?:Oops: )?(?P<what>int3|Bad pagetable|[a-z][a-z -]{2,60})" + _DIE, "{what}", fatal=True, joins=True),
+    row("oops", r"PANIC: early exception 0x[0-9a-f]+ IP ", "PANIC: early exception", fatal=True),
     row("oops", r"SError Interrupt on CPU\d+, |Bad mode in .{3,40} handler detected", "SError interrupt", fatal=True),
 )
 

@@ -21,7 +21,8 @@ _LOCKS = """
     print_usage_bug* print_irq_inversion_bug* print_bad_irq_dependency print_unlock_imbalance_bug*
     print_lock_invalid_wait_context print_freed_lock_bug register_lock_class assign_lock_key look_up_lock_class
     rcu_lockdep* debug_check_no_* debug_locks_off debug_lockdep_rcu_enabled trace_hardirqs_* trace_softirqs_*
-    might_sleep* might_resched might_fault* schedule_bug raw_spin_* raw_read_* raw_write_* do_raw_* spin_bug spin_dump
+    might_sleep* might_resched might_fault* cant_sleep cant_migrate
+    schedule_bug raw_spin_* raw_read_* raw_write_* do_raw_* spin_bug spin_dump
     rwlock_bug debug_spin_* queued_* native_queued_* pv_queued_* mutex_lock* mutex_unlock* mutex_trylock* rt_mutex_*
     rt_spin_* rt_read_* rt_write_* ww_mutex_* down down_* downgrade_* up up_* spin_lock* spin_unlock* read_lock*
     read_unlock* write_lock* write_unlock* rwsem_* ldsem_* percpu_down_* percpu_up_* rcu_lock_acquire rcu_lock_release

@@ -89,7 +89,8 @@ STALLS = (
     # `CPU1: ` in front of it since v6.5
     row(
         "hard-lockup",
-        r"(?:(?:NMI )?watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu ?\d+",
+        r"(?:(?:NMI )?watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu ?\d+"
+        r"|watchdog: CPU \d+ (?:self-)?detected hard LOCKUP\b",  # powerpc
         "hard lockup",
         blame="stall",
     ),
@@ -107,6 +108,13 @@ STALLS = (
         blame="waiter",
         proof=re.compile(r" +(?:Not tainted|Tainted)|task:|Call [Tt]race:|\"echo 0"),
     ),
+    row(
+        "other",
+        r"smp: csd: Detected non-responsive CSD lock \(#\d+\) on CPU#\d+",
+        "csd: non-responsive CSD lock",
+        place=False,
+        proof=None,
+    ),
     row("other", r"BUG: workqueue lockup - pool cpus=", "BUG: workqueue lockup", place=False, proof=None),
 )
 
@@ -119,10 +127,12 @@ ATOMIC = (
     ),
     row(
         "bug",
-        r"BUG: scheduling while atomic: .{1,64}/\d+/0x[0-9a-f]+",
+        r"BUG: scheduling (?:while atomic: .{1,64}/\d+/0x[0-9a-f]+|in a non-blocking section: .{1,64}/\d+/)",
         "BUG: scheduling while atomic",
         blame="waiter",
     ),
+    # PREEMPT_RT and cant_sleep(), cant_migrate()
+    row("bug", r"BUG: (?P<what>assuming (?:atomic|non migratable) context) at \S+:\d+", "BUG: {what}"),
     row(
         "bug",
         r"BUG: using (?P<what>smp_processor_id|__?this_cpu_\w+)\(\) in preemptible \[",
