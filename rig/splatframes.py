@@ -150,6 +150,12 @@ DISPATCHERS = _names("""
     sock_sendmsg* sock_recvmsg* sys_setsockopt sys_getsockopt sys_connect sys_bind lkdtm_do_action
 """)
 
+#: System calls that may run any of the memory management: a stall in them is better known by where it was seen.
+MEMORY_CALLS = _names("""
+    sys_exit sys_exit_group sys_mmap* sys_munmap sys_mremap sys_mprotect sys_madvise sys_process_madvise sys_mlock*
+    sys_brk sys_fallocate sys_ftruncate sys_execve*
+""")
+
 #: A CPU that reports a stall, or prints a report, from its timer interrupt.
 REPORTERS = _names("""
     tick_sched* update_process_times print_cpu_stall print_other_cpu_stall rcu_dump_cpu_stacks rcu_check_callbacks

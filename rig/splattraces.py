@@ -15,6 +15,7 @@ from rig.splatframes import (
     IDLE,
     INFRASTRUCTURE,
     LOCKS,
+    MEMORY_CALLS,
     REPORTERS,
     REPORTING,
     TICK,
@@ -137,7 +138,8 @@ def _stalled(traces: Sequence[Trace]) -> str | None:
             if "smp_call_function" in frames[i]:
                 return "smp_call_function"
             if DISPATCHERS.match(frames[i]) and i > start:
-                return _syscall(frames[i - 1])
+                called = _syscall(frames[i - 1])
+                return frames[start] if MEMORY_CALLS.match(called) else called
         return frames[start]
     return None
 
