@@ -168,7 +168,7 @@ class Scanner:
         report = self._open.get(line.caller)
         if row.panic and self._absorb_panic(line):
             return
-        if report is not None and row.joins and report.format.fatal and not report.traced:
+        if report is not None and report.joined_by(row):
             report.take(line)  # `BUG: unable to handle ...`, and then `Oops: 0000 [#1]`
             self._note_fatal(report)
             return
@@ -183,13 +183,15 @@ class Scanner:
     def _new(self, row: Format, match: re.Match[str], line: Line, context: Context) -> Report:
         groups = {name: value for name, value in match.groupdict().items() if value}
         if "two" in groups:
-            groups["pair"] = " / ".join(sorted(plain_function(groups[name]) for name in ("one", "two")))
+            pair = sorted(plain_function(groups[name]) for name in ("one", "two"))
+            groups |= {"pair": " / ".join(pair), "function": pair[0]}
         preamble = context.preamble(line, self._taken)
         if preamble:
             groups["preamble"] = next((p.message for p in reversed(preamble) if refines(p.message)), "")
         report = Report(
             format=row,
             groups=groups,
+            head=line.message,
             caller=line.caller,
             first_line=preamble[0].number if preamble else line.number,
             head_line=line.number,
@@ -207,10 +209,12 @@ class Scanner:
     def _absorb_panic(self, line: Line) -> bool:
         """Whether a panic only repeats what an earlier report said; then it becomes part of that report."""
         echo = ECHO_PANIC.match(line.message) is not None
+        mine = self._open.get(line.caller)
+        if mine is not None and echo and not mine.format.panic:
+            mine.proven = True  # the kernel says itself that there was a reason, even if nothing else of it was printed
         causes = [report for report in self._open.values() if report.proven and (report.fatal or echo)]
         if causes:
-            mine = [report for report in causes if report.caller == line.caller]
-            cause = min(mine or causes, key=lambda report: report.first_line)
+            cause = mine if mine in causes else min(causes, key=lambda report: report.first_line)
             cause.fatal = True
             cause.take(line)
             self._note_fatal(cause)
