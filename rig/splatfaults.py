@@ -10,16 +10,29 @@ _NULL = "BUG: unable to handle kernel NULL pointer dereference"
 _PAGING = "BUG: unable to handle kernel paging request"
 
 FAULTS = (
-    row("stack", r"BUG: (?:\S+ )?stack guard page was hit at ", "BUG: stack guard page was hit", fatal=True),
+    row(
+        "stack",
+        r"BUG: (?:\S+ )?stack guard page was hit at ",
+        "BUG: stack guard page was hit",
+        fatal=True,
+        blame="recursion",
+    ),
     row("stack", r"(?:traps: )?PANIC: double fault", "PANIC: double fault", fatal=True),
     # arm64 and riscv
-    row("stack", r"Insufficient stack space to handle exception!", "kernel stack overflow", fatal=True),
+    row(
+        "stack",
+        r"Insufficient stack space to handle exception!",
+        "kernel stack overflow",
+        fatal=True,
+        blame="recursion",
+    ),
     # s390; x86-32 and others with DEBUG_STACKOVERFLOW
     row(
         "stack",
         r"Kernel stack overflow\.$|do_IRQ: stack overflow: |Thread overran stack, or stack corrupted",
         "kernel stack overflow",
         fatal=True,
+        blame="recursion",
     ),
     # v5.1 and later on x86, v5.4 and later on powerpc
     row(
@@ -73,6 +86,7 @@ FAULTS = (
         r"(?:Oops: )?(?:(?:\w+ )?stack guard page|kernel stack overflow \([a-z -]+\))" + _DIE,
         "BUG: stack guard page was hit",
         fatal=True,
+        blame="recursion",
         joins=True,
     ),
     row("ubsan", r"Internal error: UBSAN: (?P<what>[\w -]+)" + _DIE, "UBSAN: {what}", fatal=True, joins=True),
@@ -93,6 +107,8 @@ _WARNING_AT = r"WARNING: (?:CPU: \d+ PID: \d+ )?at "
 
 WARNINGS = (
     row("warning", _WARNING_AT + rf"(?P<where>\S+:\d+) {FUNCTION}", "WARNING"),
+    # s390, powerpc and arm until v4.12
+    row("warning", _WARNING_AT + r"(?P<where>\S+\.[chS]:\d+)$", "WARNING"),
     # without DEBUG_BUGVERBOSE
     row("warning", _WARNING_AT + rf"{FUNCTION}(?:\(\))?$", "WARNING"),
     # v6.18 and later name the task: `WARNING: mm/filemap.c:12 at foo+0x1/0x2, CPU#0: comm/12`
@@ -126,7 +142,7 @@ PANICS = (
         place=True,
         blame="waiter",
     ),
-    panic("stack", r"(?:K|k)ernel stack overflow", "kernel stack overflow"),
+    panic("stack", r"(?:K|k)ernel stack overflow", "kernel stack overflow", blame="recursion"),
     panic("panic", r"Attempted to kill (?P<what>init|the idle task)!", "kernel panic: Attempted to kill {what}!"),
     panic("panic", r"Fatal exception\b", "kernel panic: Fatal exception"),
     panic("panic", r"(?P<what>Couldn't open N_TTY ldisc)", "kernel panic: {what}"),
