@@ -33,7 +33,7 @@ FAULTS = (
     row(
         "page-fault",
         r"BUG: unable to handle page fault for address: "
-        r"|BUG: Unable to handle kernel (?:data access|instruction fetch)\b"
+        r"|BUG: Unable to handle (?:kernel (?:data access|instruction fetch|unaligned access)|unknown paging fault)\b"
         r"|(?:BUG: u|(?:CPU \d+ )?U)nable to handle kernel paging request\b"
         r"|Unable to handle kernel pointer dereference in virtual kernel address space",
         _PAGING,
@@ -49,12 +49,14 @@ FAULTS = (
     # arm: an abort that is no page fault
     row(
         "page-fault",
-        r"Unhandled (?:fault|prefetch abort): (?P<what>[\w ()-]{3,60}?) \(0x[0-9a-f]+\) at 0x",
-        "Unhandled fault: {what}",
+        r"Unhandled (?P<what>fault|prefetch abort): [\w ()-]{3,60}? \(0x[0-9a-f]+\) at 0x",
+        "Unhandled {what}",
         fatal=True,
     ),
     row("bug", r"kernel BUG at \S+:\d+!", "kernel BUG", fatal=True),
     row("bug", rf"Kernel BUG at {FUNCTION} \[verbose debug info unavailable\]", "kernel BUG", fatal=True),
+    # architectures without a BUG() of their own
+    row("bug", r"BUG: failure at \S+:\d+/(?P<function>\w+)\(\)!", "kernel BUG", fatal=True),
     row("bug", rf"CFI failure at {FUNCTION} ", "CFI failure", fatal=True),
     # `Oops: ` in front of the exception's name since v6.10
     row(
@@ -82,7 +84,8 @@ FAULTS = (
         fatal=True,
         joins=True,
     ),
-    row("oops", r"(?:Oops: )?(?P<what>int3|[a-z][a-z -]{2,60})" + _DIE, "{what}", fatal=True, joins=True),
+    row("oops", r"(?:Oops: )?(?P<what>int3|Bad pagetable|[a-z][a-z -]{2,60})" + _DIE, "{what}", fatal=True, joins=True),
+    row("oops", r"PANIC: early exception 0x[0-9a-f]+ IP ", "PANIC: early exception", fatal=True),
     row("oops", r"SError Interrupt on CPU\d+, |Bad mode in .{3,40} handler detected", "SError interrupt", fatal=True),
 )
 
@@ -125,6 +128,7 @@ PANICS = (
     ),
     panic("stack", r"(?:K|k)ernel stack overflow", "kernel stack overflow"),
     panic("panic", r"Attempted to kill (?P<what>init|the idle task)!", "kernel panic: Attempted to kill {what}!"),
+    panic("panic", r"Fatal exception\b", "kernel panic: Fatal exception"),
     panic("panic", r"(?P<what>Couldn't open N_TTY ldisc)", "kernel panic: {what}"),
     panic("panic", r"(?P<what>panic_on_warn|.{0,40}: panic_on_warn) set", "kernel panic: panic_on_warn set"),
     panic("panic", r"(?P<what>.{0,200})", "kernel panic: {what}"),

@@ -44,6 +44,9 @@ TRIGGERS: tuple[bytes, ...] = (
     b"stack overflow",
     b"overran stack",
     b"pagealloc: ",
+    b": bad p",
+    b"d swap ",
+    b"CSD lock",
     b"unregister_netd",
     b"VFS: ",
     b"RTNL: ",
@@ -55,9 +58,9 @@ TRIGGERS: tuple[bytes, ...] = (
 
 #: A panic for one of these reasons only says that something before it was fatal.
 ECHO_PANIC = re.compile(
-    r"Kernel panic - not syncing: (?:.*panic_on_warn|Fatal exception|Fatal hardware|Aiee|Oops|softlockup: hung"
-    r"|hung_task: |RCU Stall|Hard LOCKUP|.*kasan\.fault=panic|.*kfence\.fault=panic|NMI: Not continuing|Machine halted"
-    r"|kernel stack overflow|Corrupt kernel stack|Asynchronous SError|bad mode|BUG!)",
+    r"Kernel panic - not syncing: (?:.*panic_on_warn|.*panic_on_taint|Fatal exception|Fatal hardware|Aiee|Oops"
+    r"|softlockup: hung|hung_task: |RCU Stall|Hard LOCKUP|.*kasan\.fault=panic|.*kfence\.fault=panic|kmsan\.panic"
+    r"|scheduling while atomic|NMI: Not continuing|Machine halted|Asynchronous SError|bad mode|BUG!)",
     re.IGNORECASE,
 )
 
@@ -102,7 +105,7 @@ REFINEMENTS: tuple[Refinement, ...] = (
     ),
     _refinement("warning", "WARNING: ODEBUG bug", message=r"ODEBUG: ", head=r" at \S*lib/debugobjects\.c:"),
     _refinement("lockdep", "WARNING: locking bug", head=r" at \S*kernel/locking/lockdep\.c:"),
-    _refinement("warning", "WARNING: proc registration bug", message=r"proc_dir_entry '.*' already registered"),
+    _refinement("warning", "WARNING: proc registration bug", head=r"WARNING: .*\bproc_register\+"),
     _refinement(
         "warning", "WARNING: kobject bug", head=r"WARNING: .* at \S*lib/kobject\.c:|WARNING: \S*lib/kobject\.c:"
     ),

@@ -21,7 +21,8 @@ _LOCKS = """
     print_usage_bug* print_irq_inversion_bug* print_bad_irq_dependency print_unlock_imbalance_bug*
     print_lock_invalid_wait_context print_freed_lock_bug register_lock_class assign_lock_key look_up_lock_class
     rcu_lockdep* debug_check_no_* debug_locks_off debug_lockdep_rcu_enabled trace_hardirqs_* trace_softirqs_*
-    might_sleep* might_resched might_fault* schedule_bug raw_spin_* raw_read_* raw_write_* do_raw_* spin_bug spin_dump
+    might_sleep* might_resched might_fault* cant_sleep cant_migrate
+    schedule_bug raw_spin_* raw_read_* raw_write_* do_raw_* spin_bug spin_dump
     rwlock_bug debug_spin_* queued_* native_queued_* pv_queued_* mutex_lock* mutex_unlock* mutex_trylock* rt_mutex_*
     rt_spin_* rt_read_* rt_write_* ww_mutex_* down down_* downgrade_* up up_* spin_lock* spin_unlock* read_lock*
     read_unlock* write_lock* write_unlock* rwsem_* ldsem_* percpu_down_* percpu_up_* rcu_lock_acquire rcu_lock_release
@@ -52,10 +53,23 @@ _REPORTING = """
 #: Reporting, and the way into an exception.
 REPORTING = _names(_REPORTING)
 
+_ENTRY = """
+    entry_SYSCALL_* entry_SYSENTER_* entry_INT80_* do_syscall_* do_fast_syscall_* x64_sys_call system_call_fastpath
+    int_ret_from_sys_call ret_from_sys_call sysenter_past_esp syscall_call el0_* el0t_* do_el0_svc invoke_syscall
+    ret_fast_syscall ret_from_fork* secondary_startup_64*
+"""
+
+#: Lockdep sees work items as locks that these take.
+WORKERS = _names("process_one_work worker_thread kthread kthread_worker_fn flush_work flush_workqueue")
+
+#: The way in from user space, and the way out of a fork.
+ENTRY = _names(_ENTRY)
+
 #: Functions that carry the message. Whoever called them is the one to talk to.
 INFRASTRUCTURE = _names(
     _LOCKS
     + _REPORTING
+    + _ENTRY
     + """
     # sanitizers
     kasan_* asan_* hwasan_* kmsan_* msan_* kcsan_* tsan_* ubsan_* kfence_* check_memory_region* check_region_inline
@@ -82,7 +96,8 @@ INFRASTRUCTURE = _names(
     vsnprintf vscnprintf snprintf scnprintf sprintf vsprintf string_nocheck string pointer number format_decode
     # lists, trees, references, timers, wait queues: the object is somebody else's
     list_add* list_del* list_move* list_replace* list_splice* hlist_add* hlist_del* hlist_* rb_erase* rb_insert*
-    rb_first* rb_next* rb_prev* rb_last* refcount_* kref_* ref_tracker_* kobject_* kset_* add_uevent_var device_add
+    rb_first* rb_next* rb_prev* rb_last* refcount_* kref_* ref_tracker_* kobject_* kset_* add_uevent_var
+    device_add device_del device_register device_unregister get_device put_device
     debug_object* debug_print_object debug_timer_* debug_rcu_* debug_check_no_obj_freed page_table_check_*
     skb_panic skb_over_panic skb_under_panic skb_put skb_push skb_pull kfree_skb* consume_skb*
     del_timer* timer_delete* mod_timer* add_timer* try_to_del_timer* call_rcu* kvfree_call_rcu finish_wait
@@ -133,6 +148,12 @@ DISPATCHERS = _names("""
     vfs_write vfs_read vfs_ioctl do_vfs_ioctl vfs_iter_read vfs_iter_write do_iter_read do_iter_write
     do_iter_readv_writev call_read_iter call_write_iter new_sync_read new_sync_write fput
     sock_sendmsg* sock_recvmsg* sys_setsockopt sys_getsockopt sys_connect sys_bind lkdtm_do_action
+""")
+
+#: System calls that may run any of the memory management: a stall in them is better known by where it was seen.
+MEMORY_CALLS = _names("""
+    sys_exit sys_exit_group sys_mmap* sys_munmap sys_mremap sys_mprotect sys_madvise sys_process_madvise sys_mlock*
+    sys_brk sys_fallocate sys_ftruncate sys_execve*
 """)
 
 #: A CPU that reports a stall, or prints a report, from its timer interrupt.

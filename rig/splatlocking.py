@@ -13,7 +13,7 @@ _LOCKDEP_PROOF = re.compile(
 _LEVEL = r"(?:\[ )?(?:INFO|WARNING|BUG): "
 
 _SPLATS = tuple(
-    row("lockdep", _LEVEL + head, title, blame="lock", proof=_LOCKDEP_PROOF)
+    row("lockdep", _LEVEL + head, title, blame="lock", announced=True, proof=_LOCKDEP_PROOF)
     for head, title in (
         (r"possible circular locking dependency detected", "possible deadlock"),
         (r"possible recursive locking detected", "possible deadlock"),
@@ -25,11 +25,17 @@ _SPLATS = tuple(
         (r"Nested lock was not taken", "WARNING: nested lock was not taken"),
         (r".{1,16}/\d+ still has locks held!", "WARNING: still has locks held"),
         (r"Invalid wait context", "BUG: Invalid wait context"),
-        (r"trying to register non-static key\.", "INFO: trying to register non-static key"),
     )
 )
 LOCKDEP = (
     *_SPLATS,
+    row(
+        "lockdep",
+        _LEVEL + r"trying to register non-static key\.",
+        "INFO: trying to register non-static key",
+        blame="lock",
+        proof=_LOCKDEP_PROOF,
+    ),
     row(
         "lockdep",
         _LEVEL + r"lock held (?:when returning to user space|at task exit time)",
@@ -43,6 +49,7 @@ LOCKDEP = (
         r"(?:\[ )?(?P<level>BUG|WARNING): bad (?P<what>unlock balance|contention) detected!",
         "{level}: bad {what}",
         blame="lock",
+        announced=True,
         proof=_LOCKDEP_PROOF,
     ),
     row(
@@ -66,6 +73,7 @@ STALLS = (
         r"(?:rcu: )?INFO: rcu\w* (?:self-)?detected (?:expedited )?stalls? on (?:CPU|tasks)",
         "INFO: rcu detected stall",
         blame="stall",
+        joins=True,  # the stalled CPU says so as well
         any_caller=True,
         whole=True,
         proof=re.compile(
@@ -81,7 +89,8 @@ STALLS = (
     # `CPU1: ` in front of it since v6.5
     row(
         "hard-lockup",
-        r"(?:(?:NMI )?watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu ?\d+",
+        r"(?:(?:NMI )?watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu ?\d+"
+        r"|watchdog: CPU \d+ (?:self-)?detected hard LOCKUP\b",  # powerpc
         "hard lockup",
         blame="stall",
     ),
@@ -99,6 +108,13 @@ STALLS = (
         blame="waiter",
         proof=re.compile(r" +(?:Not tainted|Tainted)|task:|Call [Tt]race:|\"echo 0"),
     ),
+    row(
+        "other",
+        r"smp: csd: Detected non-responsive CSD lock \(#\d+\) on CPU#\d+",
+        "csd: non-responsive CSD lock",
+        place=False,
+        proof=None,
+    ),
     row("other", r"BUG: workqueue lockup - pool cpus=", "BUG: workqueue lockup", place=False, proof=None),
 )
 
@@ -111,10 +127,12 @@ ATOMIC = (
     ),
     row(
         "bug",
-        r"BUG: scheduling while atomic: .{1,64}/\d+/0x[0-9a-f]+",
+        r"BUG: scheduling (?:while atomic: .{1,64}/\d+/0x[0-9a-f]+|in a non-blocking section: .{1,64}/\d+/)",
         "BUG: scheduling while atomic",
         blame="waiter",
     ),
+    # PREEMPT_RT and cant_sleep(), cant_migrate()
+    row("bug", r"BUG: (?P<what>assuming (?:atomic|non migratable) context) at \S+:\d+", "BUG: {what}"),
     row(
         "bug",
         r"BUG: using (?P<what>smp_processor_id|__?this_cpu_\w+)\(\) in preemptible \[",

@@ -128,6 +128,16 @@ PAGES = (
         "page poison: {what}",
         proof=re.compile(r"[0-9a-f]{8,}: |" + TRACE.pattern),
     ),
+    # p?d_ERROR() and swap_info_get(): a page table or a swap entry with nonsense in it
+    row("bad-page", r"\S+\.[ch]:\d+: bad (?P<what>p[gum4]d|pte) ", "bad {what}", place=False, proof=None),
+    row(
+        "bad-page",
+        r"\w+: (?P<what>(?:Bad|Unused) swap (?:file|offset) entry) [0-9a-f]+",
+        "{what}",
+        place=False,
+        proof=None,
+    ),
+    row("bad-page", r"BUG: mempool element poison mismatch", "BUG: mempool element poison mismatch"),
     row(
         "bad-rss",
         r"BUG: Bad rss-counter state mm:\S+ (?:type:(?P<what>\w+)|idx:\d+) val:-?\d+",

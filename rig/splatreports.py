@@ -10,7 +10,7 @@ from rig.signature import plain_function, signature, title
 from rig.splatformats import AFTERMATH, LAST_LINE, REFINEMENTS, TRACE_ENDS, Format
 from rig.splatframes import LOCKS
 from rig.splatlines import Line
-from rig.splattraces import MAX_TRACES, Trace, culprit, frame, inlined, pointer, starts
+from rig.splattraces import MAX_FRAMES, MAX_TRACES, Trace, culprit, frame, inlined, pointer, starts
 
 MAX_LINES = 400  # kept of one report
 
@@ -39,11 +39,14 @@ class Report:
     dropped: int = 0
     traces: list[Trace] = field(default_factory=list)  # the instruction pointer's function first
     named: list[str] = field(default_factory=list)  # where lockdep says that the lock is taken, the best first
+    chain: list[str] = field(default_factory=list)  # frames of how lockdep came to know the locks
     held: str | None = None  # the first lock of any in a lockdep report
     wants_lock: bool = False
     wants_usage: bool = False  # the frames that follow are of the first use of a lock
     task: str | None = None  # whom the report is of, by `CPU: 0 PID: 1`
     mixed: bool = False  # lines of another report are among it
+    foreign: bool = False  # the call trace under way is of that one
+    announced: bool = False  # lockdep said that its trace comes next
     trace_over: bool = False
     proven: bool = False
     fatal: bool = False
@@ -93,7 +96,9 @@ class Report:
             message = rest
         elif TRACE_ENDS.match(message.lstrip()):
             self._end_trace()
-        if self.trace_over:
+        if message.startswith("stack backtrace:"):
+            self.announced = True
+        if self.trace_over or self.foreign:
             return
         if name := pointer(message):
             self._current().add(name, step=False)
@@ -110,29 +115,43 @@ class Report:
         return self.traces[-1]
 
     def _start_trace(self) -> None:
+        """A call trace begins: of this report, or of somebody else who prints at the same time."""
         current = self._current()
-        if current.steps and not self.format.any_caller:
-            # A second trace of the same task follows the whole first one; anything else is somebody else's.
-            self.mixed = self.mixed or not (current.bottom or self.trace_over)
-            self.trace_over = True
-        elif current.steps and len(self.traces) < MAX_TRACES:
-            current = Trace()
-            self.traces.append(current)
-        if self.format.blame == "first" and self.task is None and self.format.kind not in ("leak", "panic"):
-            self.mixed = True  # the kernel says first whose trace it is
-        current.started = True
+        self.foreign = self._is_foreign()
+        if self.foreign:
+            self.mixed = True
+            return
+        if self.format.any_caller:
+            if current.steps:
+                self._next_trace()
+        elif current.started:
+            # A second trace of the same task follows the whole first one.
+            self.mixed = self.mixed or not (current.steps and (current.bottom or self.trace_over))
+            self.trace_over = current.steps > 0
+        self._current().started = True
+
+    def _is_foreign(self) -> bool:
+        """Whether what the kernel prints ahead of the trace in such a report is missing."""
+        if self.format.announced:
+            return not self.announced
+        return self.format.blame == "first" and self.task is None and self.format.kind not in ("leak", "panic")
+
+    def _next_trace(self) -> None:
+        if len(self.traces) < MAX_TRACES:
+            self.traces.append(Trace())
 
     def _end_trace(self) -> None:
-        current = self._current()
-        if self.format.any_caller:
-            if current.steps and len(self.traces) < MAX_TRACES:
-                self.traces.append(Trace())
-        else:
-            self.trace_over = self.trace_over or current.steps > 0
+        steps = self._current().steps
+        if not self.format.any_caller:
+            self.trace_over = self.trace_over or steps > 0
+        elif steps:
+            self._next_trace()
 
     def _learn_task(self, pid: str) -> None:
-        if self.task is not None and self.task != pid and not self.format.any_caller:
-            self.mixed = True
+        self.foreign = False
+        if self.task is not None and self.task != pid and not self.format.any_caller and not self.trace_over:
+            self.trace_over = self._current().bottom
+            self.mixed = self.mixed or not self.trace_over
         self.task = self.task or pid
 
     def _learn_lock(self, message: str) -> None:
@@ -150,12 +169,14 @@ class Report:
             self.wants_lock = False
         elif not self.named and _ACQUIRES.match(message):
             self.wants_lock = True
+        elif message.startswith("  ") and len(self.chain) < MAX_FRAMES and (name := frame(message)):
+            self.chain.append(plain_function(name))
 
     def guilty(self) -> str | None:
         """Return the function to blame, or None if the report does not say."""
         head = [self.groups["function"]] if "function" in self.groups else []
         held = [self.held] if self.held else []
-        found = culprit(self.format.blame, self.traces, [*self.named, *head])
+        found = culprit(self.format.blame, self.traces, [*self.named, *head], self.chain)
         return found or next((plain_function(name) for name in (*head, *held)), None)
 
     def corrupted(self) -> bool:

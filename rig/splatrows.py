@@ -32,6 +32,7 @@ class Format:
     fatal: bool = False
     blame: Blame = "first"
     trace: bool = True  # a report without a call trace has been cut short
+    announced: bool = False  # `stack backtrace:` stands ahead of the call trace
     bare: bool = False  # the frames follow the head without a `Call Trace:`
     joins: bool = False  # continues a report that has no registers or call trace yet
     panic: bool = False
@@ -50,6 +51,7 @@ def row(
     fatal: bool = False,
     blame: Blame = "first",
     trace: bool | None = None,
+    announced: bool = False,
     bare: bool = False,
     joins: bool = False,
     any_caller: bool = False,
@@ -66,6 +68,7 @@ def row(
         fatal=fatal,
         blame=blame,
         trace=place if trace is None else trace,
+        announced=announced,
         bare=bare,
         joins=joins,
         any_caller=any_caller,

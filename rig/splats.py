@@ -27,6 +27,7 @@ MAX_SIGNATURES = 200  # of one console
 MAX_SAME = 5  # findings of one signature
 MAX_AGE = 2000  # lines of the console from a report's head to its last possible line
 IDLE_LINES = 200  # lines of others after which a report has ended
+CUT_LINES = 3  # from a head to the end of the console, or to the next head, for it to have been cut short
 CLOSING_LINES = 10  # how long after its last line a panic still belongs to it
 IDLE_SECONDS = 30.0  # by the kernel's own clock
 MAX_OPEN = 64  # reports at once
@@ -168,6 +169,8 @@ class Scanner:
             self._note_fatal(report)
             return
         if report is not None:
+            # Two heads within a few lines vouch for one another.
+            report.proven = report.proven or line.number - report.head_line <= CUT_LINES
             self._complete(report)
         if len(self._open) >= MAX_OPEN:
             self._complete(min(self._open.values(), key=lambda r: r.last_line))
@@ -195,6 +198,7 @@ class Scanner:
             lines=[p.text for p in preamble],
             fatal=row.fatal,
             proven=row.proof is None,
+            mixed=row.panic and not self._any and ECHO_PANIC.match(line.message) is not None,  # its cause is missing
         )
         report.take(line)
         self._note_fatal(report)
@@ -232,8 +236,8 @@ class Scanner:
     def _complete(self, report: Report, *, at_end: bool = False) -> None:
         del self._open[report.caller]
         # A head that nothing followed: a program that imitates the kernel, or a machine that died at that very moment.
-        cut_off = at_end and self._line - report.head_line <= 3
-        if not report.proven and not (cut_off and report.format.fatal):
+        cut_off = at_end and self._line - report.head_line <= CUT_LINES
+        if not report.proven and not cut_off:
             return
         self._taken = max(self._taken, report.last_line)
         finding = report.finding()

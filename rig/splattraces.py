@@ -11,13 +11,16 @@ from rig.splatframes import (
     BOTTLENECKS,
     BOTTOM,
     DISPATCHERS,
+    ENTRY,
     IDLE,
     INFRASTRUCTURE,
     LOCKS,
+    MEMORY_CALLS,
     REPORTERS,
     REPORTING,
     TICK,
     WAITING,
+    WORKERS,
 )
 from rig.splatrows import Blame
 
@@ -38,7 +41,7 @@ _POINTER = re.compile(
     r"\s*(?:RIP: 00[16]0:|RIP  ?|EIP: (?:[\da-f]{4}:)?|EIP is at |IP: |pc : |epc ?: |PC is at |NIP (?:\[[0-9a-f]+\] )"
     rf"|Krnl PSW : [0-9a-f]+ [0-9a-f]+ \(|ERA: |era +: )(?:\[<[0-9a-f]+>\]\s*)*(?:[0-9a-f]{{8,16}} )?{_NAME}\+0x"
 )
-_STARTS = re.compile(r".*?(?:Call [Tt]race:|Backtrace:|backtrace(?: \(crc \w+\))?:)\s*(?P<rest>.*)$")
+_STARTS = re.compile(r".*?(?:Call [Tt]race:|Backtrace:|(?<!stack )backtrace(?: \(crc \w+\))?:)\s*(?P<rest>.*)$")
 #: The names that a system call's function has had: SyS_read, __x64_sys_read, __do_sys_read, __arm64_compat_sys_read.
 _SYSCALL = re.compile(
     r"_*(?:(?:x64|ia32|arm64|riscv|s390x?|se|do|compat)_)*(?:[sS]y[sS]|SYSC)_(?P<call>\w+)$|ksys_(?P<k>\w+)$"
@@ -52,12 +55,12 @@ class Trace:
     frames: list[str] = field(default_factory=list)
     inlined: list[str] = field(default_factory=list)  # what debug information adds; not in every log of the same bug
     started: bool = False  # `Call Trace:` was seen
-    steps: int = 0  # frames after that
+    steps: int = 0  # frames after that, but for those of the report itself
     bottom: bool = False
 
     def add(self, name: str, *, step: bool = True) -> None:
         """Add a frame, or the instruction pointer, which is no step of the trace."""
-        self.steps += step
+        self.steps += step and REPORTING.match(plain_function(name)) is None
         if len(self.frames) < MAX_FRAMES:
             self.frames.append(plain_function(name))
         self.bottom = self.bottom or BOTTOM.match(name) is not None
@@ -87,15 +90,19 @@ def inlined(message: str) -> str | None:
     return match["name"] if match else None
 
 
-def culprit(blame: Blame, traces: Sequence[Trace], candidates: Sequence[str] = ()) -> str | None:
+def culprit(
+    blame: Blame, traces: Sequence[Trace], candidates: Sequence[str] = (), chain: Sequence[str] = ()
+) -> str | None:
     """Return the function to blame, or None if all that is there only waits.
 
-    `candidates` are functions that the report itself names, the surest first; they come before the traces.
+    `candidates` are functions that the report itself names, the surest first; they come before the traces. `chain` are
+    the frames of lockdep's dependency chain.
     """
     named = [plain_function(name) for name in candidates]
     first = traces[0].frames if traces else []
     if blame == "lock":
-        return _first(named, LOCKS) or _first(first, INFRASTRUCTURE) or _first([*named, *first], REPORTING)
+        found = _first(named, LOCKS, WORKERS) or _first([*first, *chain], INFRASTRUCTURE, WORKERS)
+        return found or _first([*named, *first], REPORTING, ENTRY)
     if blame == "stall":
         return _stalled(traces)
     if blame == "waiter":
@@ -103,7 +110,7 @@ def culprit(blame: Blame, traces: Sequence[Trace], candidates: Sequence[str] = (
     inline = traces[0].inlined if traces else []
     told = [*named, *first]
     # Where all are messengers, the outermost is nearest to whom it was sent for.
-    return _first(told, INFRASTRUCTURE) or _first(told[::-1], REPORTING) or next(iter([*told, *inline]), None)
+    return _first(told, INFRASTRUCTURE) or _first(told[::-1], REPORTING, ENTRY) or next(iter([*told, *inline]), None)
 
 
 def _first(functions: Sequence[str], *messengers: re.Pattern[str]) -> str | None:
@@ -131,7 +138,8 @@ def _stalled(traces: Sequence[Trace]) -> str | None:
             if "smp_call_function" in frames[i]:
                 return "smp_call_function"
             if DISPATCHERS.match(frames[i]) and i > start:
-                return _syscall(frames[i - 1])
+                called = _syscall(frames[i - 1])
+                return frames[start] if MEMORY_CALLS.match(called) else called
         return frames[start]
     return None
 

@@ -81,3 +81,51 @@ def test_every_head_bears_a_trigger(example: Example) -> None:
     assert heads
     assert all(ANY_HEAD.match(head) for head in heads)
     assert all(any(trigger in head.encode() for trigger in TRIGGERS) for head in heads)
+
+
+#: Lines of healthy kernels, and of programs that write to the kernel's log, that look like a row's head and are none.
+NEAR_MISSES = (
+    "WARNING: /etc/ssh/moduli does not exist, using fixed modulus",
+    "WARNING: workqueue cpumask: online intersect > possible intersect",
+    "WARNING: Unprivileged eBPF is enabled, data leaks possible via Spectre v2 BHB attacks!",
+    "WARNING: kernel stack is fine",
+    "EXT4-fs (loop1): INFO: recovery required on readonly filesystem",
+    "INFO: task race:91 blocked on a mutex likely owned by task cat:92.",
+    "INFO: task finished",
+    "INFO: rcu is fine",
+    "rcu: \tOffload RCU callbacks from CPUs: (none).",
+    "BUG: this line was written by a program",
+    "BUG: KASAN: is what the test expects",
+    "BUG kmalloc-64 is not tainted",
+    "BUG: soft lockup detection is on",
+    "kernel BUG at a place unknown",
+    "Kernel panic - not syncing is what it says then",
+    "kasan: KernelAddressSanitizer initialized",
+    "kfence: initialized - using 2097152 bytes for 255 objects at 0x(____ptrval____)-0x(____ptrval____)",
+    "kmemleak: Automatic memory scanning thread started",
+    "unreferenced objects are shown in /sys/kernel/debug/kmemleak",
+    "UBSAN: enabled",
+    "VFS: Mounted root (ext4 filesystem) readonly on device 254:0.",
+    "VFS: Disk quotas dquot_6.6.0",
+    "unregister_netdevice: nothing to wait for",
+    "Unable to handle that request",
+    "Unhandled fault injection mode",
+    "traps: race[12] general protection fault ip:401 sp:7ffe error:0",
+    "general protection fault is what the test expects",
+    "divide error expected",
+    "irq 16: somebody cared",
+    "trusty: boot args ok",
+    "SError handling is on",
+    "CFI failures are fatal",
+    "RTNL: assertions are on",
+    "pagealloc: guard page",
+    "PANIC: not yet",
+    "do_IRQ: 1.55 No irq handler for vector",
+)
+
+
+@pytest.mark.parametrize("line", NEAR_MISSES)
+def test_near_miss_accuses_nobody(line: str) -> None:
+    assert not ANY_HEAD.match(line)
+    trace = "CPU: 0 PID: 91 Comm: race Not tainted 6.1.0 #1\nCall Trace:\n widget_open+0x1/0x2\n"
+    assert scan_bytes(f"{line}\n{trace}".encode()) == ()
