@@ -18,7 +18,7 @@ from pathlib import Path
 from rig.model import Finding
 from rig.signature import plain_function
 from rig.splatformats import AFTERMATH, ANY_HEAD, ECHO_PANIC, FORMATS, Format
-from rig.splatlines import MAX_LINE, PREAMBLE_BYTES, PREFIX_BYTES, Context, Line, Triggers, take_apart
+from rig.splatlines import MAX_LINE, Block, Line, take_apart
 from rig.splatreports import Report, refines
 
 CHUNK = 1 << 20
@@ -83,17 +83,17 @@ class Scanner:
         end = data.rfind(b"\n") + 1
         self._partial = data[end:]
         if end:
-            self._scan(data[:end] if self._partial else data)
+            self._scan(Block(data[:end] if self._partial else data, self._before))
         if len(self._partial) > MAX_PARTIAL:
-            self._scan_line(self._partial)
-            self._line -= 1
-            self._partial, self._swallow = b"", True
+            self._scan(Block(self._partial[:MAX_LINE], self._before))
+            self._line -= 1  # it has not ended
+            self._partial, self._swallow, self._before = b"", True, b""
         return self._hand_out()
 
     def finish(self) -> list[Finding]:
         """Return the findings that the end of the console completes."""
         if self._partial:
-            self._scan_line(self._partial)
+            self._scan(Block(self._partial, self._before))
             self._partial = b""
         for report in tuple(self._open.values()):
             self._complete(report, at_end=True)
@@ -114,31 +114,26 @@ class Scanner:
 
     # -- bytes to lines -----------------------------------------------------------------------------------------------
 
-    def _scan(self, block: bytes) -> None:
-        """Look at the lines of a block that matter; `block` ends with a newline."""
-        if not self._prefixed and PREFIX_BYTES.search(block, 0, MAX_PARTIAL):
-            self._prefixed = True
-        triggers = Triggers(block)
+    def _scan(self, block: Block) -> None:
+        """Look at the lines of a block that matter."""
+        first = 0 if self._prefixed else block.first_kernel_line()
         position = 0
-        while position < len(block):
-            if self._open:
-                start = position
-            else:
-                hit = triggers.after(position)
-                if hit < 0:
-                    self._line += block.count(b"\n", position)
-                    break
-                start = block.rfind(b"\n", position, hit) + 1 or position
-                self._line += block.count(b"\n", position, start)
-            end = block.find(b"\n", start)
-            self._scan_line(block[start : min(end, start + MAX_LINE)], block, start)
-            position = end + 1
-        self._before = (self._before + block[-PREAMBLE_BYTES:])[-PREAMBLE_BYTES:]
+        while position < len(block.data):
+            start = position if self._open else block.head(position)
+            if start < 0:
+                self._line += block.lines(position)
+                break
+            self._line += block.data.count(b"\n", position, start)
+            self._prefixed = self._prefixed or start >= first
+            raw, position = block.line(start)
+            self._scan_line(raw, block, start)
+        self._prefixed = self._prefixed or first < len(block.data)
+        self._before = block.tail()
 
-    def _scan_line(self, raw: bytes, block: bytes = b"", start: int = 0) -> None:
-        """Look at one line. What stood before it is only cut out when a report begins."""
+    def _scan_line(self, raw: bytes, block: Block, start: int) -> None:
+        """Look at one line, which begins at `start` in the block."""
         self._line += 1
-        line = take_apart(raw[:MAX_LINE], self._line)
+        line = take_apart(raw, self._line)
         self._expire(line)
         self._prefixed = self._prefixed or line.kernel
         if self._prefixed and not line.kernel:
@@ -146,7 +141,7 @@ class Scanner:
         if ANY_HEAD.match(line.message):
             for row in FORMATS:
                 if match := row.head.match(line.message):
-                    self._begin(row, match, line, Context(self._before, block, start))
+                    self._begin(row, match, line, block.preamble(line, start, self._taken))
                     return
         report = self._owner(line)
         if report:
@@ -164,7 +159,7 @@ class Scanner:
             return None
         return report
 
-    def _begin(self, row: Format, match: re.Match[str], line: Line, context: Context) -> None:
+    def _begin(self, row: Format, match: re.Match[str], line: Line, preamble: list[Line]) -> None:
         """A head: of a new report, or one more of a report that is under way."""
         report = self._open.get(line.caller)
         if row.panic and self._absorb_panic(line):
@@ -179,16 +174,15 @@ class Scanner:
             self._complete(report)
         if len(self._open) >= MAX_OPEN:
             self._complete(min(self._open.values(), key=lambda r: r.last_line))
-        report = self._open[line.caller] = self._new(row, match, line, context)
+        report = self._open[line.caller] = self._new(row, match, line, preamble)
         if row.proof is None and not row.panic:
             self._complete(report)  # it is one line and no more
 
-    def _new(self, row: Format, match: re.Match[str], line: Line, context: Context) -> Report:
+    def _new(self, row: Format, match: re.Match[str], line: Line, preamble: list[Line]) -> Report:
         groups = {name: value for name, value in match.groupdict().items() if value}
         if "two" in groups:
             pair = sorted(plain_function(groups[name]) for name in ("one", "two"))
             groups |= {"pair": " / ".join(pair), "function": pair[0]}
-        preamble = context.preamble(line, self._taken)
         if preamble:
             groups["preamble"] = next((p.message for p in reversed(preamble) if refines(p.message)), "")
         report = Report(
