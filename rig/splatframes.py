@@ -137,7 +137,7 @@ BOTTLENECKS = {
     "synchronize_rcu_expedited": "synchronize_rcu",
     "synchronize_sched": "synchronize_rcu",
     "synchronize_net": "synchronize_rcu",
-    "synchronize_srcu": "synchronize_srcu",
+    "synchronize_srcu": "synchronize_rcu",
 }
 
 #: Who hands work to a function that is found at run time. A CPU that is stuck is seen at a random place below that
