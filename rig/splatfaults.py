@@ -67,7 +67,22 @@ FAULTS = (
         fatal=True,
     ),
     row("bug", r"kernel BUG at \S+:\d+!", "kernel BUG", fatal=True),
-    row("bug", rf"Kernel BUG at {FUNCTION} \[verbose debug info unavailable\]", "kernel BUG", fatal=True),
+    # `%p` until v4.13
+    row(
+        "bug",
+        rf"Kernel BUG at (?:[0-9a-f]{{8,16}}|{FUNCTION}) \[verbose debug info unavailable\]",
+        "kernel BUG",
+        fatal=True,
+    ),
+    # mips, which writes no word between an exception's name and its number
+    row("bug", r"Kernel bug detected\[#\d+\]:", "kernel BUG", fatal=True, joins=True),
+    row(
+        "oops",
+        r"(?P<what>Oops|Unhandled kernel unaligned access|(?:Break|Reserved) instruction in kernel code)\[#\d+\]:",
+        "{what}",
+        fatal=True,
+        joins=True,
+    ),
     # architectures without a BUG() of their own
     row("bug", r"BUG: failure at \S+:\d+/(?P<function>\w+)\(\)!", "kernel BUG", fatal=True),
     row("bug", rf"CFI failure at {FUNCTION} ", "CFI failure", fatal=True),
@@ -98,7 +113,13 @@ FAULTS = (
         fatal=True,
         joins=True,
     ),
-    row("oops", r"(?:Oops: )?(?P<what>int3|Bad pagetable|[a-z][a-z -]{2,60})" + _DIE, "{what}", fatal=True, joins=True),
+    row(
+        "oops",
+        r"(?:Oops: )?(?P<what>int3|Bad pagetable|(?:Low|[a-z])[a-z -]{2,60})" + _DIE,
+        "{what}",
+        fatal=True,
+        joins=True,
+    ),
     row("oops", r"PANIC: early exception 0x[0-9a-f]+ IP ", "PANIC: early exception", fatal=True),
     row("oops", r"SError Interrupt on CPU\d+, |Bad mode in .{3,40} handler detected", "SError interrupt", fatal=True),
 )
@@ -120,6 +141,13 @@ WARNINGS = (
         r"WARNING: kernel stack (?P<what>regs|frame pointer) at \S+ in .{1,64}:\d+ has bad (?P<value>(?:'\w+' )?)value",
         "WARNING: kernel stack {what} has bad {value}value",
         place=False,
+        proof=None,
+    ),
+    row(
+        "warning",
+        rf"WARNING: (?P<what>can't access registers|stack going in the wrong direction\?) at {FUNCTION}",
+        "WARNING: {what} at {function}",
+        trace=False,
         proof=None,
     ),
 )
@@ -174,8 +202,8 @@ OTHERS = (
     ),
     row(
         "other",
-        r"BUG: Dentry .{1,120} still in use \(-?\d+\) (?P<what>\[unmount of \w+) ",
-        "BUG: Dentry still in use {what}]",
+        r"BUG: Dentry .{1,120} still in use \(-?\d+\) \[unmount of \w+ ",
+        "BUG: Dentry still in use in unmount",
         place=False,
         proof=None,
     ),

@@ -29,7 +29,7 @@ TRIGGERS: tuple[bytes, ...] = (
     b"BUG",
     b"WARNING: ",
     b"INFO: ",
-    b" [#",
+    b"[#",
     b"UBSAN: ",
     b"Kernel panic",
     b"nable to handle",
