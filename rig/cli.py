@@ -29,7 +29,8 @@ goals, as make has them (default: test); each does what is not up to date, and s
   apply             put the series onto its base tree; every prefix becomes a commit
   build             build the base and the patched kernel in every flavour
   test              boot them, run the workloads, judge; results/latest/junit.xml
-  report            write the reports of the latest run again
+  report [RUN]      write all reports of the latest run, or of the one whose folder RUN is, again: report.html,
+                    junit.xml, summary.md and the rest
 
 commands:
   list              the cells that the configuration makes (--json for programs); --explain [CELL...]: which oracles
@@ -111,6 +112,8 @@ def sort_words(words: Sequence[str]) -> Words:
     plain = [word for word in words if "=" not in word]
     if plain and plain[0] in COMMANDS:
         return Words((), plain[0], tuple(plain[1:]), overrides)
+    if plain and plain[0] == "report" and not set(plain[1:]) <= set(GOALS):
+        return Words(("report",), None, tuple(plain[1:]), overrides)
     for word in plain:
         if word not in GOALS:
             import difflib
@@ -165,6 +168,12 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     if words.command == "rerun":
         return commands.rerun(words.arguments, overrides, Ui(quiet=flags.silent), jobs=_jobs(flags))
     names = tuple(words.arguments)
+    if words.goals and names:
+        from rig import runs
+
+        if len(names) > 1:
+            raise ConfigError("usage: rig report [RUN]", hint="RUN is the folder of a run: results/<run>")
+        return goals.report(runs.named(start, names[0]), Ui(quiet=flags.silent), as_json=flags.json)
     if words.command == "selfcheck":
         names, overrides = selfcheck_words(words, console=flags.console)
     side = next((word for word in overrides if word.startswith("side=")), None) if words.command == "shell" else None
@@ -178,6 +187,7 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         dry_run=flags.dry_run,
         always=flags.always_make,
         rig=f"{shlex.quote(sys.executable)} -m rig",
+        overrides=words.overrides,
     )
     ui = Ui(quiet=flags.silent)
     if words.command == "list" and flags.races:

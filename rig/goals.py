@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from rig import __version__, reporting, results, runs, summary
+from rig import __version__, again, github, reporting, results, runs
 from rig.build import BrokenSeries
 from rig.campaign import Campaign
 from rig.config import Config
@@ -40,22 +42,26 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
             _ = pipeline.kernels
         code = PASSED
         if "test" in goals:
-            code = _finish(test(pipeline), config, ui, as_json=as_json)
+            done = test(pipeline)
+            code = finish(done, config.results / done.id, ui, as_json=as_json)
         elif "report" in goals:
-            code = _finish(report(config, ui), config, ui, as_json=as_json)
+            code = report(runs.latest(config.results), ui, as_json=as_json)
         return code
     finally:
         ui.settle()
 
 
-def _finish(done: Run, config: Config, ui: Ui, *, as_json: bool) -> int:
+def finish(done: Run, folder: Path, ui: Ui, *, as_json: bool) -> int:
+    """Say what came out of a run, whose reports are in `folder`, and return the exit code."""
     ui.settle()
     if as_json:
         json.dump(results.to_json(done), sys.stdout, indent=1)
         print()
     else:
-        print(summary.text(done, config.results / done.id))
-        print(f"\nresults: {ui.path(config.results / done.id)}/ (junit.xml, results.json, summary.md)")
+        ui.verdict(done, again.near(folder))
+        print(f"\nresults: {ui.path(folder)}/ ({', '.join(reporting.FILES)})")
+    for line in github.tell(done, os.environ):
+        print(line, file=sys.stderr)
     code = EXIT_CODES[done.verdict.judgement]
     lost = sum(one.status is Status.LOST for one in done.trials)
     return HostError.exit_code if code == UNDECIDED and lost == len(done.trials) else code
@@ -122,13 +128,15 @@ def _plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dic
     }
 
 
-def report(config: Config, ui: Ui) -> Run:
-    """Write the reports of the latest run again, from its results.json."""
-    path = runs.latest(config.results)
+def report(path: Path, ui: Ui, *, as_json: bool = False) -> int:
+    """Write all reports of the run in the folder `path` anew; returns the exit code of its verdict.
+
+    Raises HostError when the run was interrupted.
+    """
     if not (path / runs.RESULTS).exists():
         raise HostError(f"{path.name} was interrupted and has no results yet", hint="`rig test` resumes it")
     done = results.read_results(path / runs.RESULTS)
     done = replace(done, verdict=reporting.fold(done.trials, done.kernels))
-    ui.stage("report", f"{path.name}: junit.xml, results.json, summary.txt, summary.md")
+    ui.stage("report", f"{path.name}: {', '.join(reporting.FILES)}")
     reporting.write(path, done)
-    return done
+    return finish(done, path, ui, as_json=as_json)

@@ -23,6 +23,7 @@ from typing import Any, TypeVar, Union
 from rig.errors import HostError
 from rig.model import Kernel, TrialResult, Verdict
 from rig.store import write_atomically
+from rig.touched import Function
 
 SCHEMA_VERSION = 1
 SCHEMA = Path(__file__).with_name("schemas") / "results.schema.json"
@@ -61,6 +62,7 @@ class Patch:
     subject: str
     commit: str
     tree: str
+    functions: tuple[Function, ...] = ()  # that it touches; () in results of older rigs, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,7 @@ class Run:
     trials: tuple[TrialResult, ...]
     verdict: Verdict
     stages: tuple[tuple[str, float], ...] = ()  # name, seconds
+    overrides: tuple[str, ...] = ()  # KEY=VALUE of the command line; () in results of older rigs, too
     schema_version: int = SCHEMA_VERSION
 
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rig import again
+from rig.blame import of_verdict
 from rig.coverage import least
 from rig.model import FindingVerdict, Side, Status, TrialResult
 from rig.results import Run
+from rig.words import ACCELERATORS, SHORT, count, listing
 
 WIDTH = 72  # of a mail
-ACCELERATORS = {
-    "tcg": "TCG (emulated: weaker evidence on timing, none on memory ordering)",
-    "kvm": "KVM",
-}
-#: How a cell's trials are counted in a table, the worst first.
-SHORT = {
-    Status.CRASH: "crash",
-    Status.TIMEOUT: "hang",
-    Status.FAIL: "fail",
-    Status.LOST: "lost",
-    Status.INCONCLUSIVE: "inconcl",
-    Status.SKIP: "skip",
-    Status.PASS: "pass",
-}
 
 
 def text(run: Run, root: Path | None = None) -> str:
@@ -35,8 +25,8 @@ def text(run: Run, root: Path | None = None) -> str:
         lines += [
             f"  {found.judgement:<10} {found.title}",
             f"             {found.sentence}",
-            f"             in {_list(found.cells, 4)}",
-            f"             {rerun(found.example, root)}",
+            f"             in {listing(found.cells, 4)}",
+            *(f"             {command}" for command in _commands(run, found, root)),
         ]
     if run.verdict.findings:
         lines.append("")
@@ -49,8 +39,8 @@ def text(run: Run, root: Path | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown(run: Run, root: Path | None = None) -> str:
-    """Return the block to paste under the `---` of a cover letter: no line longer than 72 columns but for a command."""
+def markdown(run: Run) -> str:
+    """Return the block to paste under the `---` of a cover letter: at most 72 columns wide."""
     lines = [f"Tested with rig {run.rig_version}: **{run.verdict.judgement}**", ""]
     lines += [*_wrap(run.verdict.sentence), ""]
     for name, value in _environment(run):
@@ -63,30 +53,46 @@ def markdown(run: Run, root: Path | None = None) -> str:
         lines += _markdown_table(("verdict", "base", "patched", "finding"), rows)
         lines.append("")
         for number, found in enumerate(run.verdict.findings, 1):
-            lines += _finding(number, found, root)
+            lines += _finding(run, number, found)
     for note in run.verdict.notes:
         lines += _wrap(f"- {note}", "  ")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def rerun(evidence: str, root: Path | None = None) -> str:
-    """Return the command that runs the trial in the folder `evidence` again."""
-    return f"rig rerun {root / evidence if root else evidence}"
+def _commands(run: Run, found: FindingVerdict, root: Path | None) -> list[str]:
+    """How to see a finding again: from the series alone, and from the evidence of this run."""
+    example = again.example(run, found.example)
+    return [*([again.anywhere(run, example)] if example else []), again.rerun(found.example, root)]
 
 
-def _finding(number: int, found: FindingVerdict, root: Path | None) -> list[str]:
-    command = rerun(found.example, root)
-    indented = [f"   {command}"]
-    if len(indented[0]) > WIDTH:  # still one command when it is pasted into a shell
-        indented = ["   rig rerun \\", f"     {command.removeprefix('rig rerun ')}"]
+def _blamed(run: Run, found: FindingVerdict) -> str:
+    """Where the finding points in the series; "" where nothing can be said."""
+    pointed = of_verdict(run, found)
+    return pointed.sentence if pointed and pointed.suspects else ""
+
+
+def _finding(run: Run, number: int, found: FindingVerdict) -> list[str]:
     return [
         *_wrap(f"{number}. {found.title}", "   "),
         *_wrap(f"   {found.sentence}", "   "),
-        *_wrap(f"   in {_list(found.cells, 3)}", "   "),
+        *_wrap(f"   in {listing(found.cells, 3)}", "   "),
+        *_wrap(f"   {_blamed(run, found)}", "   "),
         "",
-        *indented,
+        *_folded(_commands(run, found, None)[0]),
         "",
     ]
+
+
+def _folded(command: str) -> list[str]:
+    """Return a command over as many lines as it needs, still one command when it is pasted into a shell."""
+    lines = ["  "]
+    for word in shlex.split(command):
+        quoted = shlex.quote(word)
+        if len(lines[-1]) + len(quoted) + 3 > WIDTH and lines[-1].strip():
+            lines[-1] += " \\"
+            lines.append("    ")
+        lines[-1] += f" {quoted}"
+    return lines
 
 
 def _environment(run: Run) -> list[tuple[str, str]]:
@@ -98,7 +104,7 @@ def _environment(run: Run) -> list[tuple[str, str]]:
     counted = ", ".join(f"{name} {count}" for name, count in least(trial.coverage for trial in run.trials))
     return [
         ("base", f"{run.base.source}, tree {run.base.tree[:12]}"),
-        ("series", f"{run.series.name}, {_count(len(run.series.patches), 'patch', 'patches')}, tree {tree[:12]}"),
+        ("series", f"{run.series.name}, {count(len(run.series.patches), 'patch', 'patches')}, tree {tree[:12]}"),
         ("kernels", f"{', '.join(flavours) or 'none'}; {run.host.compiler}"),
         ("machines", ", ".join(machines) or "none"),
         ("trials", f"{sides[0]} base, {sides[1]} patched"),
@@ -135,12 +141,3 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 def _wrap(line: str, indent: str = "") -> list[str]:
     lead = line[: len(line) - len(line.lstrip())]
     return textwrap.wrap(line.strip(), WIDTH, initial_indent=lead, subsequent_indent=indent, break_on_hyphens=False)
-
-
-def _list(items: Sequence[str], most: int) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

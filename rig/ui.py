@@ -8,7 +8,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rig import summary
 from rig.clock import Stopwatch, monotonic
+from rig.results import Run
 
 if TYPE_CHECKING:
     from rich.status import Status as RichStatus
@@ -60,6 +62,10 @@ class Ui:
         elif monotonic() - self._last > _PIPE_INTERVAL:
             self._last = monotonic()
             self.say(f"          … {text} ({self._watch.elapsed:.0f} s)")
+
+    def verdict(self, run: Run, root: Path) -> None:
+        """Print what came out, on standard output; `root` is the run's folder as a person would type it."""
+        print(summary.text(run, root))
 
     def path(self, path: Path) -> str:
         """Return a path as a person wants to paste it: relative when it is below the present folder."""
