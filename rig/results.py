@@ -25,7 +25,9 @@ from rig.model import Kernel, TrialResult, Verdict
 from rig.store import write_atomically
 from rig.touched import Function
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: Fields of later versions have defaults, so what these wrote is read as if they had said nothing of them.
+READABLE = (1, SCHEMA_VERSION)
 SCHEMA = Path(__file__).with_name("schemas") / "results.schema.json"
 TRIAL_FILE = "trial.json"
 
@@ -108,7 +110,7 @@ def read_trial(directory: Path) -> TrialResult | None:
     """Return the trial in `directory`; None if there is none, or none that is whole and of this version."""
     try:
         data = json.loads((directory / TRIAL_FILE).read_bytes())
-        if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        if not isinstance(data, dict) or data.get("schema_version") not in READABLE:
             return None
         return from_json(TrialResult, data.get("trial"))
     except (OSError, ValueError, RecursionError):
@@ -126,8 +128,8 @@ def read_results(path: Path) -> Run:
     try:
         data = json.loads(path.read_bytes())
         version = data.get("schema_version") if isinstance(data, dict) else None
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {version!r}, expected {SCHEMA_VERSION}")
+        if version not in READABLE:
+            raise ValueError(f"schema version {version!r}, expected {' or '.join(map(str, READABLE))}")
         return from_json(Run, data)
     except (OSError, ValueError, RecursionError) as error:
         raise HostError(

@@ -11,15 +11,20 @@ from rig.model import (
     CaseResult,
     Cell,
     DirectedStalls,
+    Excluded,
+    Expected,
     Finding,
     FindingVerdict,
     FunctionStalls,
     GuestState,
+    Interval,
     Judgement,
     Kernel,
     Perturbation,
+    Sampling,
     Side,
     Status,
+    Stopped,
     Tally,
     Timing,
     TrialResult,
@@ -233,6 +238,9 @@ trials = st.builds(
         ),
     ),
 )
+shares = st.floats(0, 1)
+intervals = st.none() | st.builds(Interval, low=shares, high=shares)
+stops = st.sampled_from(Stopped)
 tallies = st.builds(Tally, failures=st.integers(0, 9), trials=st.integers(0, 9))
 verdicts = st.builds(
     Verdict,
@@ -246,7 +254,13 @@ verdicts = st.builds(
             judgement=st.sampled_from(Judgement),
             base=tallies,
             patched=tallies,
-            p_value=st.floats(0, 1),
+            p_value=shares,
+            p_adjusted=st.none() | shares,
+            test=st.sampled_from(["", "boschloo", "pairs"]),
+            base_interval=intervals,
+            patched_interval=intervals,
+            expected=st.none() | st.builds(Expected, entry=texts, reason=texts, link=texts, expires=texts),
+            stopped=st.none() | stops,
             cells=many(texts),
             example=texts,
             sentence=texts,
@@ -256,6 +270,18 @@ verdicts = st.builds(
         )
     ),
     notes=many(texts),
+    confidence=shares,
+    excluded_rate=st.none() | shares,
+    excludes=many(st.builds(Excluded, cell=texts, trials=numbers, rate=shares)),
+    sampling=st.none()
+    | st.builds(
+        Sampling,
+        least=st.integers(1, 9),
+        most=st.integers(1, 9),
+        extended=pairs(numbers),
+        stopped=stops,
+        sentence=texts,
+    ),
 )
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | texts,
@@ -317,5 +343,5 @@ runs = st.builds(
     verdict=verdicts,
     stages=pairs(seconds),
     overrides=many(texts),
-    schema_version=st.just(1),
+    schema_version=st.sampled_from([1, 2]),
 )
