@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from rig import races
-from rig.model import Finding, FindingVerdict, TrialResult
+from rig.model import Finding, FindingVerdict, Status, TrialResult
 from rig.results import Patch, Run
 from rig.signature import plain_function
 from rig.verdict import causes
@@ -23,8 +23,8 @@ from rig.verdict import causes
 _FRAME = re.compile(
     r"^(?P<lead>.*?)(?P<doubt>\?\s+)?\b(?P<name>[A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+", re.IGNORECASE
 )
-#: An inlined frame as a symboliser writes it: `name mm/file.c:12`, `[inline]` behind it or not.
-_INLINED = re.compile(r"(?:^|\s)(?P<name>[A-Za-z_][\w.]*)\s+(?:at\s+)?[\w./-]+\.[chS]:\d+")
+#: An inlined frame as symbols.py writes it.
+_INLINED = re.compile(r"(?:^|\s)(?P<name>[A-Za-z_]\w*) \S+:\d+ \[inline\]$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +52,16 @@ class Blame:
 
     @property
     def sentence(self) -> str:
-        """What can be said, in one sentence."""
+        """What can be said, in one sentence without its full stop."""
         if self.on_stack:
-            return f"On the stack: {_words(self.on_stack)}."
+            return f"on the stack: {'; '.join(f'{_functions(one)} (patch {one.number})' for one in self.on_stack)}"
         if self.parties:
-            seen = "No function of the series is on the stack" if self.stack else "There is no stack"
-            parties = f"to which {_words(self.parties)} is a party"
-            return f"{seen}. It was seen while driving {_named(self.races)}, {parties}."
-        return "Nothing in it leads to a function of the series."
+            seen = "no function of the series is on the stack" if self.stack else "there is no stack"
+            races = f"the race{'s' * (len(self.races) != 1)} {_listed(self.races)}"
+            patches = _listed([str(one.number) for one in self.parties])
+            which = f"patch{'es' * (len(self.parties) != 1)} {patches} touch{'es' * (len(self.parties) == 1)} a party"
+            return f"{seen}; it was seen while driving {races}, and {which} to that"
+        return "nothing in it leads to a function of the series"
 
 
 def function_of(line: str) -> str | None:
@@ -106,6 +108,12 @@ def of_verdict(run: Run, found: FindingVerdict) -> Blame | None:
     return None
 
 
+def cases_of(trial: TrialResult, signature: str) -> tuple[str, ...]:
+    """Return the cases of a trial that saw a finding; where none did, those that went down with the machine."""
+    saw = tuple(case.name for case in trial.cases if any(one.signature == signature for one in case.findings))
+    return saw or tuple(case.name for case in trial.cases if case.status in (Status.CRASH, Status.TIMEOUT))
+
+
 def _suspects(patches: Iterable[Patch], concerns: Callable[[str], bool]) -> tuple[Suspect, ...]:
     found = []
     for patch in patches:
@@ -117,7 +125,7 @@ def _suspects(patches: Iterable[Patch], concerns: Callable[[str], bool]) -> tupl
 def _races(run: Run, trial: TrialResult, finding: Finding) -> tuple[str, ...]:
     """The races of the case that saw it; those of the whole workload when no case did, or no race names the case."""
     driven = [name for name in _driven(run, trial.cell.workload) if name in races.NAMES]
-    cases = [case.name for case in trial.cases if any(one.signature == finding.signature for one in case.findings)]
+    cases = cases_of(trial, finding.signature)
     closer = [
         name for name in driven if any(fnmatchcase(case, glob) for case in cases for glob in races.race(name).cases)
     ]
@@ -131,9 +139,11 @@ def _driven(run: Run, workload: str) -> Sequence[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def _words(suspects: Sequence[Suspect]) -> str:
-    return "; ".join(f"{', '.join(one.functions)} (patch {one.number}, “{one.subject}”)" for one in suspects)
+def _functions(one: Suspect) -> str:
+    most = 3
+    more = f" and {len(one.functions) - most} more" if len(one.functions) > most else ""
+    return ", ".join(one.functions[:most]) + more
 
 
-def _named(names: Sequence[str]) -> str:
-    return f"the race{'s' * (len(names) != 1)} {', '.join(names)}"
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join((", ".join(words[:-1]), words[-1])) if len(words) > 1 else "".join(words)

@@ -92,7 +92,7 @@ def _details(run: Run, found: FindingVerdict) -> list[str]:
     return [
         f"<details><summary>{_text(found.title)}</summary>",
         "",
-        _text(f"{found.sentence}. {' '.join(_pointed(run, found))}"),
+        _text("; ".join((found.sentence, *_pointed(run, found)))),
         "",
         f"<pre>{escape(_flat(shown(_again(run, found))))}</pre>",
         *pre,

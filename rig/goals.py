@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rig import __version__, again, github, reporting, results, runs
+from rig import __version__, github, reporting, results, runs
 from rig.build import BrokenSeries
 from rig.campaign import Campaign
 from rig.config import Config
@@ -58,7 +58,7 @@ def finish(done: Run, folder: Path, ui: Ui, *, as_json: bool) -> int:
         json.dump(results.to_json(done), sys.stdout, indent=1)
         print()
     else:
-        ui.verdict(done, again.near(folder))
+        ui.verdict(done, Path(ui.path(folder)))
         print(f"\nresults: {ui.path(folder)}/ ({', '.join(reporting.FILES)})")
     for line in github.tell(done, os.environ):
         print(line, file=sys.stderr)

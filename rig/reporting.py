@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rig import __version__, again, html, junit, qemu, results, runs, summary, verdict
+from rig import __version__, html, junit, qemu, results, runs, summary, verdict
 from rig.accel import Accelerator
 from rig.build import BrokenSeries
 from rig.clock import now
@@ -90,7 +90,7 @@ def write(path: Path, done: Run) -> None:
     """Write all reports below the run's folder `path`; results.json last, as it marks the run as complete."""
     junit.write_junit(path / "junit.xml", done, path)
     html.write_html(path / "report.html", done, path)
-    write_atomically(path / "summary.txt", summary.text(done, again.near(path)))
+    write_atomically(path / "summary.txt", summary.text(done))
     write_atomically(path / "summary.md", summary.markdown(done))
     results.write_results(path / runs.RESULTS, done)
 

@@ -19,7 +19,10 @@ WIDTH = 72  # of a mail
 
 
 def text(run: Run, root: Path | None = None) -> str:
-    """Return verdict, findings, cells and environment as plain lines; `root` is where the run's folder is."""
+    """Return verdict, findings, cells and environment as plain lines.
+
+    `root` is the run's folder as commands name it; without it they are for who stands in that folder.
+    """
     lines = [f"{run.verdict.judgement}: {run.verdict.sentence}", ""]
     for found in run.verdict.findings:
         lines += [
@@ -33,7 +36,7 @@ def text(run: Run, root: Path | None = None) -> str:
     lines += _table(("cell", "base", "patched"), _cells(run.trials), "  ")
     lines.append("")
     lines += [f"  note: {note}" for note in run.verdict.notes]
-    lines += [f"  {name}: {value}" for name, value in _environment(run)]
+    lines += [f"  {name}: {value}" for name, value in environment(run)]
     if not run.complete:
         lines.append("  INCOMPLETE: not every planned trial has run")
     return "\n".join(lines) + "\n"
@@ -43,7 +46,7 @@ def markdown(run: Run) -> str:
     """Return the block to paste under the `---` of a cover letter: at most 72 columns wide."""
     lines = [f"Tested with rig {run.rig_version}: **{run.verdict.judgement}**", ""]
     lines += [*_wrap(run.verdict.sentence), ""]
-    for name, value in _environment(run):
+    for name, value in environment(run):
         lines += _wrap(f"- {name}: {value}", "  ")
     if not run.complete:
         lines += _wrap("- INCOMPLETE: not every planned trial has run", "  ")
@@ -95,7 +98,8 @@ def _folded(command: str) -> list[str]:
     return lines
 
 
-def _environment(run: Run) -> list[tuple[str, str]]:
+def environment(run: Run) -> list[tuple[str, str]]:
+    """Return what the trials ran on and with, as names and values."""
     accelerators = sorted({trial.accelerator for trial in run.trials} or {run.host.accelerator})
     machines = sorted({trial.cell.machine for trial in run.trials})
     flavours = sorted({trial.cell.flavour for trial in run.trials})
@@ -105,12 +109,28 @@ def _environment(run: Run) -> list[tuple[str, str]]:
     return [
         ("base", f"{run.base.source}, tree {run.base.tree[:12]}"),
         ("series", f"{run.series.name}, {count(len(run.series.patches), 'patch', 'patches')}, tree {tree[:12]}"),
-        ("kernels", f"{', '.join(flavours) or 'none'}; {run.host.compiler}"),
-        ("machines", ", ".join(machines) or "none"),
+        ("kernels", f"{', '.join(_flavour(run, name) for name in flavours) or 'none'}; {run.host.compiler}"),
+        ("machines", ", ".join(_machine(run, name) for name in machines) or "none"),
         ("trials", f"{sides[0]} base, {sides[1]} patched"),
         ("accelerator", ", ".join(ACCELERATORS.get(name, name) for name in accelerators)),
         *([("kernel counters", f"{counted} (the least of any trial)")] if counted else []),
     ]
+
+
+def _flavour(run: Run, name: str) -> str:
+    """`debug (base debug-vm)`: a flavour with its Kconfig fragments, where the run tells them."""
+    flavours = run.config.get("flavours")
+    fragments = flavours.get(name) if isinstance(flavours, dict) else None
+    return f"{name} ({' '.join(map(str, fragments))})" if isinstance(fragments, list) and fragments else name
+
+
+def _machine(run: Run, name: str) -> str:
+    """A machine as its guest reported it: `numa8 (8 CPUs, 2 nodes, 2012 MiB, THP always)`."""
+    guest = next((trial.guest for trial in run.trials if trial.guest and trial.cell.machine == name), None)
+    if guest is None:
+        return name
+    nodes = f", {guest.nodes} nodes" if guest.nodes > 1 else ""
+    return f"{name} ({count(guest.cpus, 'CPU')}{nodes}, {guest.memory_kib // 1024} MiB, THP {guest.thp})"
 
 
 def _cells(trials: Iterable[TrialResult]) -> list[tuple[str, str, str]]:

@@ -33,6 +33,18 @@ def listing(items: tuple[str, ...] | list[str], most: int) -> str:
     return ", ".join(items[:most]) + more
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: 0.4 s, 12 s, 3 min 5 s, 2 h 7 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def failed(run: Run) -> tuple[Tally, Tally]:
     """Return how many of the trials that count failed, in whatever way, on the base and on the patched kernel."""
     base, patched = (

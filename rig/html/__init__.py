@@ -12,13 +12,13 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from rig.html.plots import duration
-from rig.html.view import View, view
+from rig.html.plots import figures
+from rig.html.view import View, of_run
 from rig.model import Judgement, Side, Status, Tally
 from rig.printable import shown
 from rig.results import Run
 from rig.store import write_atomically
-from rig.words import ACCELERATORS
+from rig.words import ACCELERATORS, duration
 
 #: A sign for each, as colour alone tells not everybody anything.
 SIGNS = {
@@ -32,7 +32,7 @@ SIGNS = {
 
 def write_html(path: Path, run: Run, root: Path) -> None:
     """Publish the page of a run in `path`; `root` is the run's folder, in which the evidence of the trials lies."""
-    write_atomically(path, render(view(run, root)))
+    write_atomically(path, render(of_run(run, root, figures(run.trials, run.stages))))
 
 
 def render(page: View) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rig.model import Side, Status, Tally, TrialResult
 from rig.printable import one_line
 from rig.verdict import counts
+from rig.words import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +109,7 @@ def _rates(trials: Sequence[TrialResult]) -> Figure | None:
                 colour, at = _COLOURS[side], row + offset
                 axes.plot([100 * low, 100 * high], [at, at], color=colour, linewidth=2, solid_capstyle="butt")
                 axes.plot([100 * _rate(tally)], [at], _MARKS[side], color=colour, markersize=6)
-        axes.set_yticks(range(len(drawn)), [one_line(cell, 44) for cell in drawn])
+        axes.set_yticks(range(len(drawn)), [_label(cell, 44) for cell in drawn])
         axes.set_ylim(len(drawn) - 0.4, -0.6)
         axes.set_xlim(-2, 102)
         axes.set_xlabel("failed trials, % (bars: 95 % confidence)")
@@ -186,7 +187,7 @@ def _stages(stages: Sequence[tuple[str, float]]) -> Figure | None:
         axes.barh(range(len(totals)), list(totals.values()), color=_COLOURS[Side.BASE], height=0.6)
         for row, seconds in enumerate(totals.values()):
             axes.annotate(duration(seconds), (seconds, row), (4, 0), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(totals)), [one_line(name, 30) for name in totals])
+        axes.set_yticks(range(len(totals)), [_label(name, 30) for name in totals])
         axes.set_ylim(len(totals) - 0.5, -0.5)
         axes.set_xlim(0, 1.25 * max(totals.values()) or 1)
         axes.set_xlabel("seconds")
@@ -212,7 +213,7 @@ def _trial_times(trials: Sequence[TrialResult]) -> Figure | None:
                     edgecolor=_GRID,
                 )  # fmt: skip
                 start += seconds
-        axes.set_yticks(range(len(groups)), [f"{one_line(name, 30)} {side}" for name, side in sorted(groups)])
+        axes.set_yticks(range(len(groups)), [f"{_label(name, 30)} {side}" for name, side in sorted(groups)])
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlabel("seconds: boot (pale), workload (full), looking around (hatched)")
         svg = _svg(axes)
@@ -235,18 +236,6 @@ def _median(values: Sequence[float]) -> float:
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as a person says them: 0.4 s, 12 s, 3 min 5 s, 2 h 7 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 # -- matplotlib -------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +250,11 @@ def _axes(height: float) -> Axes:
     from matplotlib.figure import Figure as Drawing
 
     return Drawing(figsize=(WIDTH, height), layout="constrained").subplots()
+
+
+def _label(name: str, most: int) -> str:
+    """ASCII only: it need not have a font for more, and says so on the user's terminal."""
+    return one_line(name, most).encode("ascii", "backslashreplace").decode()
 
 
 def _legend(axes: Axes) -> None:

@@ -10,9 +10,9 @@ from statistics import median
 import yaml
 
 from rig import again
-from rig.blame import Blame, blame, function_of
+from rig.blame import Blame, blame, cases_of, function_of
 from rig.html.logs import Line, excerpt
-from rig.html.plots import Figure, figures
+from rig.html.plots import Figure
 from rig.model import CaseResult, Finding, FindingVerdict, GuestState, Side, Status, Tally, TrialResult
 from rig.printable import cut
 from rig.results import Run
@@ -137,8 +137,8 @@ class View:
     configuration: str  # YAML, without paths of this host
 
 
-def view(run: Run, root: Path) -> View:
-    """Return what the page of a run shows; the evidence is read below `root`."""
+def of_run(run: Run, root: Path, figures: tuple[Figure, ...] = ()) -> View:
+    """Return what the page of a run shows, with these figures; the evidence is read below `root`."""
     return View(
         run=run,
         headline=headline(run),
@@ -147,7 +147,7 @@ def view(run: Run, root: Path) -> View:
             _finding(run, root, number, one) for number, one in enumerate(run.verdict.findings[:MOST_FINDINGS], 1)
         ),
         heat=heat_map(run.trials),
-        figures=figures(run.trials, run.stages),
+        figures=figures,
         cases=tuple(_case_counters(run.trials)),
         kernel=_kernel_counters(run.trials),
         stalled=_stalled(run.trials),
@@ -210,7 +210,7 @@ def _sighting(root: Path, trial: TrialResult, signature: str) -> Sighting:
     names = ("console.log", "ktap.log", "reproduce.sh")
     return Sighting(
         trial=trial,
-        cases=tuple(case.name for case in trial.cases if any(one.signature == signature for one in case.findings)),
+        cases=cases_of(trial, signature),
         logs=tuple(f"{trial.evidence}/{name}" for name in names if (root / trial.evidence / name).exists()),
     )
 
