@@ -45,9 +45,9 @@ class Browser:
             *(["--no-sandbox"] if os.geteuid() == 0 else []),  # Chromium refuses to run as root with it
             "about:blank",
         ]
-        # It reads from descriptor 3 and writes to 4.
+        # It reads from descriptor 3 and writes to 4. Not sh: dash knows no descriptor above 9.
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f"exec {shlex.join(words)} 3<&{theirs_in} 4>&{theirs_out}"],
+            ["bash", "-c", f"exec {shlex.join(words)} 3<&{theirs_in} 4>&{theirs_out}"],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -61,10 +61,14 @@ class Browser:
         self._number = 0
         self._session: str | None = None
         self.events: list[dict[str, Any]] = []
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.ask(f"{domain}.enable")
+        try:
+            target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.ask(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Browser:
         return self
@@ -72,6 +76,10 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the browser."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._out)
