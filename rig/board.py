@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
 from rig.clock import monotonic
 from rig.model import Cell, Side, Status, TrialResult
+from rig.printable import shown
 from rig.words import SHORT, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.text import Text
 
-    from rig.trial import TrialSpec
 
 #: Before any trial has ended: what one takes beside its budget, in seconds.
 BESIDE = 8.0
@@ -62,12 +62,12 @@ class Board:
         self._took: deque[float] = deque([budget + BESIDE], maxlen=REMEMBERED)
         self._failed = 0
 
-    def expect(self, trials: Sequence[TrialSpec]) -> None:
-        """These trials are planned."""
+    def expect(self, trials: Iterable[Cell]) -> None:
+        """These trials are planned, each by its cell, in the order in which they are run."""
         with self._lock:
-            self.total = len(trials)
-            for trial in trials:
-                self._rows.setdefault(trial.cell, _Row(trial.cell))
+            for cell in trials:
+                self.total += 1
+                self._rows.setdefault(cell, _Row(cell))
 
     def started(self, cell: Cell, side: Side) -> None:
         """A trial is running."""
@@ -118,8 +118,8 @@ class Board:
             chosen = {id(row) for row in ranked[:room]}
             narrow = options.max_width < 80
             table = Table(box=None, pad_edge=False, padding=(0, 1), expand=True, show_header=not narrow)
-            for head, ratio in (("cell", 4), ("base", 2), ("patched", 2), *(() if narrow else (("", 5),))):
-                table.add_column(head, ratio=ratio, no_wrap=True, overflow="ellipsis")
+            for head in ("cell", "base", "patched", *(() if narrow else ("",))):
+                table.add_column(head, ratio=None if head else 1, no_wrap=True, overflow="ellipsis")
             for row in self._rows.values():
                 if id(row) in chosen:
                     words = [Text(row.cell.id), *(self._side(row, side) for side in (Side.BASE, Side.PATCHED))]
@@ -147,5 +147,5 @@ class Board:
 
         if row.running:
             side, (_, said) = next(iter(row.running.items()))
-            return Text(f"{side}: {said}", "cyan")
-        return Text(row.title, "red")
+            return Text(shown(f"{side}: {said}"), "cyan")
+        return Text(shown(row.title), "red")

@@ -135,7 +135,7 @@ class Campaign:
         if lab.stalls.note:
             self.ui.stage("perturb", f"no stalls inside functions: {lab.stalls.note}")
         specs = self._specs()
-        self.board.expect(specs)
+        self.board.expect(spec.cell for spec in specs)
         left = [spec for spec in specs if not self._is_done(spec)]
         if self.folder.resumed:
             self.ui.stage(

@@ -39,7 +39,7 @@ def show(console: Console, run: Run, root: Path) -> None:
         console.print(Text("see it again:", "dim"))
         for number, command in enumerate(_commands(run, root), 1):
             # Not wrapped, however narrow the screen is: what is copied must be one command.
-            console.print(Text.assemble((f"{number}  ", "dim"), command), soft_wrap=True)
+            console.print(Text.assemble((f"{number}  ", "dim"), shown(command)), soft_wrap=True)
         console.print()
     for note in run.verdict.notes:
         console.print(Text(f"note: {shown(note)}", "yellow"))
@@ -59,7 +59,7 @@ def _findings(run: Run) -> Table:
     for number, found in enumerate(run.verdict.findings, 1):
         pointed = of_verdict(run, found)
         told = Text.assemble((shown(found.title), "bold"), f"\n{shown(found.sentence)}")
-        told.append(f"\nin {listing(found.cells, 3)}", "dim")
+        told.append(f"\nin {shown(listing(found.cells, 3))}", "dim")
         if pointed and pointed.suspects:
             told.append(f"\n{shown(pointed.sentence)}", "dim")
         style = STYLES[found.judgement]
