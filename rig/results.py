@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from rig.store import write_atomically
 SCHEMA_VERSION = 1
 SCHEMA = Path(__file__).with_name("schemas") / "results.schema.json"
 TRIAL_FILE = "trial.json"
+LARGEST = 512 << 20  # bytes of a results.json that is read
 
 T = TypeVar("T")
 
@@ -121,7 +123,9 @@ def write_results(path: Path, run: Run) -> None:
 def read_results(path: Path) -> Run:
     """Return the run in `path`. Raises HostError if it is not there or is not the results of a run."""
     try:
-        data = json.loads(path.read_bytes())
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"larger than {LARGEST >> 20} MiB")
+        data = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version!r}, expected {SCHEMA_VERSION}")
@@ -130,6 +134,14 @@ def read_results(path: Path) -> Run:
         raise HostError(
             f"{path} cannot be read as the results of a run: {error}", hint="run `rig test` again"
         ) from None
+
+
+def _finite(text: str) -> float:
+    """JSON knows neither NaN nor infinity, and no report could show them."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
 
 
 def _dump(data: object) -> str:

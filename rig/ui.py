@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rig import ci
+from rig.ci import Service
 from rig.clock import Stopwatch, monotonic
 
 if TYPE_CHECKING:
@@ -21,7 +25,9 @@ class Ui:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.live = not quiet and sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+        self.service = ci.service()
+        pipeline = self.service is not Service.NONE
+        self.live = not quiet and sys.stderr.isatty() and not pipeline and os.environ.get("TERM") != "dumb"
         self._lock = threading.Lock()
         self._status: RichStatus | None = None
         self._last = 0.0
@@ -35,7 +41,25 @@ class Ui:
             if self._status is not None:
                 self._status.console.print(text, markup=False, highlight=False)
             else:
-                print(text, file=sys.stderr, flush=True)
+                print(ci.plain(text, self.service), file=sys.stderr, flush=True)
+
+    def tell(self, text: str) -> None:
+        """Print what the user asked for, on standard output, also when the rig is quiet."""
+        print(ci.plain(text, self.service), flush=True)
+
+    @contextmanager
+    def section(self, name: str, title: str) -> Iterator[None]:
+        """Fold what the block says into a section of the log, where a pipeline's log has sections. They do not nest."""
+        begin = ci.begin(self.service, name, title)
+        if self.quiet or not begin:
+            yield
+            return
+        print(begin, file=sys.stderr, flush=True)
+        try:
+            yield
+        finally:
+            self.settle()
+            print(ci.end(self.service, name), file=sys.stderr, flush=True)
 
     def stage(self, goal: str, text: str) -> None:
         """Say what a goal does, as make does: `  BUILD  debug base`."""
