@@ -52,7 +52,7 @@ def run(config: Config, options: Options, ui: Ui, *, b4: bool, named: bool, as_j
     """
     if not b4:
         done, _ = _done(config, options, ui)
-        return goals.finish(done, config, ui, as_json=as_json)
+        return goals.finish(done, config.results / done.id, ui, as_json=as_json)
     if sys.stdin.isatty():
         raise ConfigError("check-series --b4 reads a mail on standard input", hint="see `b4.review-series-check-cmd`")
     mail = email.message_from_bytes(sys.stdin.buffer.read(LARGEST_MAIL), policy=email.policy.default)

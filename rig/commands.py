@@ -105,7 +105,8 @@ def merge(config: Config, ui: Ui, paths: Sequence[Path], *, as_json: bool) -> in
     """Fold the runs of parts into one and say what came of it."""
     from rig import merge as folding
 
-    return goals.finish(folding.merge(paths, config, ui), config, ui, as_json=as_json)
+    done = folding.merge(paths, config, ui)
+    return goals.finish(done, config.results / done.id, ui, as_json=as_json)
 
 
 def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: str) -> int:

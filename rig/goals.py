@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rig import __version__, evidence, reporting, results, runs, summary
@@ -41,9 +42,11 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
             build(pipeline)
         code = PASSED
         if "test" in goals:
-            code = finish(test(pipeline), config, ui, as_json=as_json)
+            done = test(pipeline)
+            code = finish(done, config.results / done.id, ui, as_json=as_json)
         elif "report" in goals:
-            code = finish(report(config, ui), config, ui, as_json=as_json)
+            done = report(config, ui)
+            code = finish(done, config.results / done.id, ui, as_json=as_json)
         return code
     finally:
         ui.settle()
@@ -59,15 +62,15 @@ def build(pipeline: Pipeline) -> Mapping[tuple[str, Side], Kernel]:
             raise
 
 
-def finish(done: Run, config: Config, ui: Ui, *, as_json: bool) -> int:
-    """Say what came of a run whose reports are written, and return the exit code."""
+def finish(done: Run, folder: Path, ui: Ui, *, as_json: bool) -> int:
+    """Say what came out of a run, whose reports are in `folder`, and return the exit code."""
     ui.settle()
     if as_json:
         json.dump(results.to_json(done), sys.stdout, indent=1)
         print()
     else:
-        ui.tell(summary.text(done, config.results / done.id))
-        ui.tell(f"\nresults: {ui.path(config.results / done.id)}/ (junit.xml, results.json, summary.md)")
+        ui.tell(summary.text(done, folder))
+        ui.tell(f"\nresults: {ui.path(folder)}/ (junit.xml, results.json, summary.md)")
     return exit_code(done)
 
 

@@ -12,10 +12,10 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -110,7 +110,7 @@ def _parts(places: Sequence[Path], ui: Ui) -> list[Part]:
     for place in places:
         if not place.is_dir():
             raise ConfigError(f"{place}: no folder of a run", hint="RUN: results/<run>, or a folder of such")
-        inside = [place] if _is_run(place) else sorted(filter(_is_run, (p for p in place.iterdir() if p.is_dir())))
+        inside = list(_runs_below(place))
         if not inside:
             ui.say(f"  note: {place} holds no run: its job left nothing")
         folders |= {path.resolve(): None for path in inside}
@@ -128,8 +128,15 @@ def _parts(places: Sequence[Path], ui: Ui) -> list[Part]:
     return found
 
 
-def _is_run(path: Path) -> bool:
-    return not path.is_symlink() and ((path / runs.RESULTS).is_file() or (path / runs.PLAN).is_file())
+def _runs_below(place: Path, depth: int = 3) -> Iterator[Path]:
+    """Yield the runs in a folder; how deep they lie depends on how a pipeline brings artifacts from job to job."""
+    if (place / runs.RESULTS).is_file() or (place / runs.PLAN).is_file():
+        yield place
+    elif depth:
+        for path in sorted(place.iterdir()):
+            # `latest` is a link to its neighbour, and some services make a folder of it.
+            if path.is_dir() and not path.is_symlink() and path.name != "latest":
+                yield from _runs_below(path, depth - 1)
 
 
 def _checked(part: Part, trial: TrialResult) -> None:
@@ -297,9 +304,14 @@ def _copy(source: Path, root: Path, target: Path) -> None:
             descriptor = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             continue
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_LOG:
+            os.close(descriptor)
+            continue
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_LOG:
-                write_atomically(
-                    target / entry.name, iter(lambda: file.read(1 << 20), b""), mode=status.st_mode & 0o755
-                )
+            write_atomically(target / entry.name, _pieces(file), mode=status.st_mode & 0o755)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while data := file.read(1 << 20):
+        yield data

@@ -61,9 +61,12 @@ def _github(jobs: Sequence[Job]) -> str:
 
 
 def _gitlab(jobs: Sequence[Job]) -> str:
-    """The job of a child pipeline; ci/gitlab-cells.yml says what it extends."""
+    """The jobs that ci/gitlab-ci.yml lacks to be the child pipeline."""
     matrix = [{"RIG_PART": [job.part for job in jobs]}]
-    made = {"rig-cells": {"extends": ".rig-cells", "parallel": {"matrix": matrix}}}
+    made = {
+        "rig-cells": {"extends": ".rig-cells", "parallel": {"matrix": matrix}},
+        "rig-report": {"extends": ".rig-report"},
+    }
     return yaml.safe_dump(made, sort_keys=False).rstrip()
 
 
