@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rig import __version__, github, reporting, results, runs
+from rig import __version__, evidence, github, reporting, results, runs
 from rig.build import BrokenSeries
 from rig.campaign import Campaign
 from rig.config import Config
@@ -37,9 +37,10 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
         if options.dry_run:
             return _dry_run(pipeline, goals)
         if "apply" in goals:
-            _ = pipeline.applied
+            with ui.section("apply", "Apply the series"):
+                _ = pipeline.applied
         if "build" in goals:
-            _ = pipeline.kernels
+            build(pipeline)
         code = PASSED
         if "test" in goals:
             done = test(pipeline)
@@ -51,6 +52,16 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
         ui.settle()
 
 
+def build(pipeline: Pipeline) -> Mapping[tuple[str, Side], Kernel]:
+    """Return the kernels. Raises BrokenSeries, with the reports of a failed run written, when a patch breaks them."""
+    with pipeline.ui.section("build", "Build the kernels"):
+        try:
+            return pipeline.kernels
+        except BrokenSeries as error:
+            reporting.broken_build(pipeline, error)
+            raise
+
+
 def finish(done: Run, folder: Path, ui: Ui, *, as_json: bool) -> int:
     """Say what came out of a run, whose reports are in `folder`, and return the exit code."""
     ui.settle()
@@ -59,9 +70,14 @@ def finish(done: Run, folder: Path, ui: Ui, *, as_json: bool) -> int:
         print()
     else:
         ui.verdict(done, Path(ui.path(folder)))
-        print(f"\nresults: {ui.path(folder)}/ ({', '.join(reporting.FILES)})")
+        ui.tell(f"\nresults: {ui.path(folder)}/ ({', '.join(reporting.FILES)})")
     for line in github.tell(done, os.environ):
         print(line, file=sys.stderr)
+    return exit_code(done)
+
+
+def exit_code(done: Run) -> int:
+    """Return the exit code of a run, by the table of `rig --help`."""
     code = EXIT_CODES[done.verdict.judgement]
     lost = sum(one.status is Status.LOST for one in done.trials)
     return HostError.exit_code if code == UNDECIDED and lost == len(done.trials) else code
@@ -96,16 +112,22 @@ def _dry_run(pipeline: Pipeline, goals: Sequence[str]) -> int:
 def test(pipeline: Pipeline) -> Run:
     """Run all trials and return the run, whose reports are written. Raises HostError when the host cannot run any."""
     try:
-        kernels = pipeline.kernels
+        with pipeline.ui.section("build", "Apply the series and build the kernels"):
+            kernels = pipeline.kernels
     except BrokenSeries as error:
+        pipeline.ui.say(str(error))
         return reporting.broken_build(pipeline, error)
-    plan = _plan(pipeline, kernels)
+    wanted = plan(pipeline, kernels)
     with runs.open_run(
-        pipeline.config.results, pipeline.applied.series, plan, resume=not pipeline.options.always
+        pipeline.config.results, pipeline.applied.series, wanted, resume=not pipeline.options.always
     ) as folder:
         try:
-            trials, accelerator = Campaign(pipeline, kernels, folder).run()
+            with pipeline.ui.section("trials", "Run the trials"):
+                trials, accelerator = Campaign(pipeline, kernels, folder).run()
             done = reporting.collect(pipeline, folder, kernels, accelerator, trials)
+            removed = evidence.bound(folder.path, done.trials, pipeline.config.evidence)
+            if removed.size:
+                pipeline.ui.stage("test", str(removed))
             reporting.write(folder.path, done)
         finally:
             runs.remove_secrets(folder.path)
@@ -114,11 +136,15 @@ def test(pipeline: Pipeline) -> Run:
     return done
 
 
-def _plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dict[str, Any]:
+#: Keys of the configuration that make no difference to a trial.
+_BESIDE = {"results", "store", "store_limit_mib", "evidence", "parts"}
+
+
+def plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dict[str, Any]:
     """Return all that the outcome of the trials depends on: a run with an equal plan may be resumed."""
     config = pipeline.config
     return {
-        "config": config.model_dump(mode="json", exclude={"results", "store", "store_limit_mib"}),
+        "config": config.model_dump(mode="json", exclude=_BESIDE),
         "series": pipeline.applied.series.key,
         "kernels": {f"{flavour} {side}": kernel.key for (flavour, side), kernel in kernels.items()},
         "image": pipeline.base_image.parent.name,

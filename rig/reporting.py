@@ -111,7 +111,6 @@ def broken_build(pipeline: Pipeline, error: BrokenSeries) -> Run:
         )
         done = collect(pipeline, folder, {}, NO_ACCELERATOR, trials)
         write(folder.path, done)
-        pipeline.ui.say(str(error))
         return done
 
 

@@ -57,7 +57,7 @@ def open_run(
 
     Raises HostError when the folder cannot be made.
     """
-    key = digest(json.dumps(plan, sort_keys=True))
+    key = _key(plan)
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -87,7 +87,16 @@ def named(start: Path, word: str) -> Path:
     return path.resolve()
 
 
-def _interrupted(results: Path, key: str, last: str, stack: contextlib.ExitStack) -> RunFolder | None:
+def finished(results: Path, plan: Mapping[str, Any]) -> Path | None:
+    """Return the newest run with the same plan that is not to be resumed, None when there is none."""
+    return next((path for path in _of_plan(results, _key(plan)) if (path / RESULTS).is_file()), None)
+
+
+def _key(plan: Mapping[str, Any]) -> str:
+    return digest(json.dumps(plan, sort_keys=True))
+
+
+def _of_plan(results: Path, key: str) -> Iterator[Path]:
     for path in sorted(
         (entry.parent for entry in results.glob(f"*/{PLAN}") if not entry.parent.is_symlink()), reverse=True
     ):
@@ -95,7 +104,13 @@ def _interrupted(results: Path, key: str, last: str, stack: contextlib.ExitStack
             same = json.loads((path / PLAN).read_text())["key"] == key
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if same and not (path / last).exists() and _lock(path, stack):
+        if same:
+            yield path
+
+
+def _interrupted(results: Path, key: str, last: str, stack: contextlib.ExitStack) -> RunFolder | None:
+    for path in _of_plan(results, key):
+        if not (path / last).exists() and _lock(path, stack):
             return RunFolder(path, resumed=True)
     return None
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from rig import summary
+from rig import ci, summary
+from rig.ci import Service
 from rig.clock import Stopwatch, monotonic
 from rig.model import Status, TrialResult
 from rig.results import Run
@@ -31,7 +32,8 @@ class Ui:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.live = not quiet and _for_people(sys.stderr)
+        self.service = ci.service()
+        self.live = not quiet and self._for_people(sys.stderr)
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._line: Text | None = None  # what is shown live, when no board is
@@ -47,7 +49,25 @@ class Ui:
             if self._live is not None:
                 self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
             else:
-                print(text, file=sys.stderr, flush=True)
+                print(ci.plain(text, self.service), file=sys.stderr, flush=True)
+
+    def tell(self, text: str) -> None:
+        """Print what the user asked for, on standard output, also when the rig is quiet."""
+        print(ci.plain(text, self.service), flush=True)
+
+    @contextmanager
+    def section(self, name: str, title: str) -> Iterator[None]:
+        """Fold what the block says into a section of the log, where a pipeline's log has sections. They do not nest."""
+        begin = ci.begin(self.service, name, title)
+        if self.quiet or not begin:
+            yield
+            return
+        print(begin, file=sys.stderr, flush=True)
+        try:
+            yield
+        finally:
+            self.settle()
+            print(ci.end(self.service, name), file=sys.stderr, flush=True)
 
     def stage(self, goal: str, text: str) -> None:
         """Say what a goal does, as make does: `  BUILD  debug base`."""
@@ -109,14 +129,14 @@ class Ui:
 
     def verdict(self, run: Run, root: Path) -> None:
         """Print what came out, on standard output; `root` is the run's folder as a person would type it."""
-        if _for_people(sys.stdout):
+        if self._for_people(sys.stdout):
             from rich.console import Console
 
             from rig import screen
 
             screen.show(Console(), run, root)
         else:
-            print(summary.text(run, root))
+            self.tell(summary.text(run, root))
 
     def path(self, path: Path) -> str:
         """Return a path as a person wants to paste it: relative when it is below the present folder."""
@@ -131,7 +151,6 @@ class Ui:
         self._last = monotonic()
         self._watch.lap()
 
-
-def _for_people(stream: TextIO) -> bool:
-    """Whether somebody watches: a terminal that can draw, and no CI."""
-    return stream.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+    def _for_people(self, stream: TextIO) -> bool:
+        """Whether somebody watches: a terminal that can draw, and no pipeline."""
+        return stream.isatty() and self.service is Service.NONE and os.environ.get("TERM") != "dumb"
