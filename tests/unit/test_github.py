@@ -23,6 +23,8 @@ def made() -> Run:
 def test_elsewhere_nothing_is_said(tmp_path: Path) -> None:
     place = tmp_path / "summary"
     assert github.tell(made(), {"GITHUB_STEP_SUMMARY": str(place)}) == ()
+    part = dataclasses.replace(made(), config={"part": "1/3"})
+    assert github.tell(part, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(place)}) == ()
     assert not place.exists()
 
 
