@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from rig import statistics
 from rig.html.plots import figures
 from rig.html.view import View, of_run
 from rig.model import Judgement, Side, Status, Tally
@@ -70,7 +71,5 @@ def slug(text: str) -> str:
 
 def interval(tally: Tally) -> str:
     """Return the 95 % interval of the failure rate behind a tally as words."""
-    from rig.html.plots import wilson
-
-    low, high = wilson(tally)
-    return f"{100 * low:.0f} to {100 * high:.0f} %" if tally.trials else "no trials"
+    found = statistics.interval(tally.failures, tally.trials)
+    return f"{100 * found.low:.0f} to {100 * found.high:.0f} %" if found else "no trials"
