@@ -114,8 +114,8 @@ def _rates(trials: Sequence[TrialResult]) -> Figure | None:
     left = f"; {len(ranked) - len(drawn)} more cells, which failed less, are left out" if ranked != drawn else ""
     return Figure(
         title="How often each cell failed",
-        about="Mark: share of trials that failed. Bar: where the true rate lies with 95 % confidence (Clopper and Pearson); long "
-        f"bars mean few trials. Circles: base, diamonds: patched{left}.",
+        about="Mark: share of trials that failed. Bar: where the true rate lies with 95 % confidence (Clopper and "
+        f"Pearson); long bars mean few trials. Circles: base, diamonds: patched{left}.",
         svg=svg,
     )
 

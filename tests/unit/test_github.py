@@ -17,9 +17,8 @@ EVIL = "BUG in x|y`</td><img src=x>\n::error::made up\n@torvalds [a](http://x) %
 
 def made() -> Run:
     bug = dataclasses.replace(BUG, title=EVIL, text=f"splat\n\n{EVIL}\n\n# heading")
-    return run(
-        *(one for i in range(4) for one in (trial(Side.BASE, index=i), trial(Side.PATCHED, Status.CRASH, bug, index=i)))
-    )
+    base = [trial(Side.BASE, index=i) for i in range(4)]
+    return run(*base, *(trial(Side.PATCHED, Status.CRASH, bug, index=i) for i in range(4)))
 
 
 def test_elsewhere_nothing_is_said(tmp_path: Path) -> None:
