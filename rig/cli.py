@@ -24,9 +24,23 @@ if TYPE_CHECKING:
     from rig.ui import Ui
 
 GOALS = ("apply", "build", "test", "report")
-COMMANDS = ("list", "doctor", "shell", "rerun", "selfcheck", "export", "import", "merge", "check-series", "clean")
+COMMANDS = (
+    "list",
+    "doctor",
+    "shell",
+    "rerun",
+    "scan",
+    "selfcheck",
+    "export",
+    "import",
+    "merge",
+    "check-series",
+    "clean",
+)
 SELFCHECK_KEYS = ("limit", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
+#: Flags that are followed by a value.
+VALUED = ("-f", "--file", "-C", "--directory", "-j", "--jobs")
 
 DESCRIPTION = """\
 Apply a kernel patch series, build it, boot it under QEMU, stress it, and say what it breaks.
@@ -35,7 +49,8 @@ goals, as make has them (default: test); each does what is not up to date, and s
   apply             put the series onto its base tree; every prefix becomes a commit
   build             build the base and the patched kernel in every flavour
   test              boot them, run the workloads, judge; results/latest/junit.xml
-  report            write the reports of the latest run again
+  report [RUN]      write all reports of the latest run, or of the one whose folder RUN is, again: report.html,
+                    junit.xml, summary.md and the rest
 
 commands:
   list              the cells that the configuration makes (--json for programs); --explain [CELL...]: which oracles
@@ -44,6 +59,7 @@ commands:
   doctor            what this host lacks, and how to mend it
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
   rerun DIR         run the trial whose folder DIR is once more, as it was
+  scan FILE...      what the kernel complained about in console logs, - for standard input; see `rig scan --help`
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
                     seeds=N good_trials=N threshold=SHARE select=NAME cells=GLOB
@@ -130,6 +146,8 @@ def sort_words(words: Sequence[str]) -> Words:
     plain = [word for word in words if "=" not in word]
     if plain and plain[0] in COMMANDS:
         return Words((), plain[0], tuple(plain[1:]), overrides)
+    if plain and plain[0] == "report" and not set(plain[1:]) <= set(GOALS):
+        return Words(("report",), None, tuple(plain[1:]), overrides)
     for word in plain:
         if word not in GOALS:
             import difflib
@@ -142,6 +160,14 @@ def sort_words(words: Sequence[str]) -> Words:
     return Words(tuple(dict.fromkeys(plain)) or ("test",), None, (), overrides)
 
 
+def scan_words(argv: Sequence[str]) -> Sequence[str] | None:
+    """Return the words after `scan` if that is the command. Its files may have any name, so it sorts its own words."""
+    index = 0
+    while index < len(argv) and argv[index].startswith("-") and argv[index] != "-":
+        index += 2 if argv[index] in VALUED else 1
+    return argv[index + 1 :] if argv[index : index + 1] == ["scan"] else None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; what is not a bug of the rig ends in one sentence."""
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: machines are ended, what was done is kept
@@ -149,7 +175,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if with_hup is not None and signal.getsignal(with_hup) is signal.SIG_DFL:
         signal.signal(with_hup, _interrupt)
     try:
-        flags = parser().parse_intermixed_args(argv)
+        argv = sys.argv[1:] if argv is None else argv
+        scan = scan_words(argv)
+        flags = parser().parse_intermixed_args(argv if scan is None else argv[: -len(scan) - 1])
+        if scan is not None:
+            return _scan(flags, scan)
         words = sort_words(flags.words)
         return _run(flags, words)
     except RigError as error:
@@ -167,15 +197,26 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _start(flags: argparse.Namespace) -> Path:
+    if flags.directory is None:
+        return Path.cwd()
+    directory: Path = flags.directory
+    if not directory.is_dir():
+        raise ConfigError(f"-C {directory}: no such folder")
+    return directory.resolve()
+
+
+def _scan(flags: argparse.Namespace, words: Sequence[str]) -> int:
+    from rig import scan
+
+    return scan.main(words, directory=_start(flags), as_json=flags.json)
+
+
 def _run(flags: argparse.Namespace, words: Words) -> int:
     if flags.jobs is not None and flags.jobs < 1:
         raise ConfigError(f"-j {flags.jobs}: expected at least 1")
-    start = Path.cwd()
-    if flags.directory is not None:
-        if not flags.directory.is_dir():
-            raise ConfigError(f"-C {flags.directory}: no such folder")
-        start = flags.directory.resolve()
-    from rig import ci, commands
+    start = _start(flags)
+    from rig import ci, commands, goals
     from rig.config import load
     from rig.pipeline import Options
     from rig.ui import Ui
@@ -186,6 +227,12 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     if words.command == "rerun":
         return commands.rerun(words.arguments, overrides, ui, jobs=_jobs(flags))
     names = tuple(words.arguments)
+    if words.goals and names:
+        from rig import runs
+
+        if len(names) > 1:
+            raise ConfigError("usage: rig report [RUN]", hint="RUN is the folder of a run: results/<run>")
+        return goals.report(runs.named(start, names[0]), Ui(quiet=flags.silent), as_json=flags.json)
     if words.command == "selfcheck":
         names, overrides = selfcheck_words(words, console=flags.console)
     side = _taken("side", overrides) if words.command == "shell" else None
@@ -198,6 +245,7 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         dry_run=flags.dry_run,
         always=flags.always_make,
         rig=f"{shlex.quote(sys.executable)} -m rig",
+        overrides=words.overrides,
     )
     job = _Job(flags, words, names, side or "patched", start, file, config, options, ui)
     try:

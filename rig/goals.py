@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rig import __version__, evidence, reporting, results, runs, summary
+from rig import __version__, evidence, github, reporting, results, runs
 from rig.build import BrokenSeries
 from rig.campaign import Campaign
 from rig.config import Config
@@ -45,8 +46,7 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
             done = test(pipeline)
             code = finish(done, config.results / done.id, ui, as_json=as_json)
         elif "report" in goals:
-            done = report(config, ui)
-            code = finish(done, config.results / done.id, ui, as_json=as_json)
+            code = report(runs.latest(config.results), ui, as_json=as_json)
         return code
     finally:
         ui.settle()
@@ -69,8 +69,10 @@ def finish(done: Run, folder: Path, ui: Ui, *, as_json: bool) -> int:
         json.dump(results.to_json(done), sys.stdout, indent=1)
         print()
     else:
-        ui.tell(summary.text(done, folder))
-        ui.tell(f"\nresults: {ui.path(folder)}/ (junit.xml, results.json, summary.md)")
+        ui.verdict(done, Path(ui.path(folder)))
+        ui.tell(f"\nresults: {ui.path(folder)}/ ({', '.join(reporting.FILES)})")
+    for line in github.tell(done, os.environ):
+        print(line, file=sys.stderr)
     return exit_code(done)
 
 
@@ -152,13 +154,15 @@ def plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dict
     }
 
 
-def report(config: Config, ui: Ui) -> Run:
-    """Write the reports of the latest run again, from its results.json."""
-    path = runs.latest(config.results)
+def report(path: Path, ui: Ui, *, as_json: bool = False) -> int:
+    """Write all reports of the run in the folder `path` anew; returns the exit code of its verdict.
+
+    Raises HostError when the run was interrupted.
+    """
     if not (path / runs.RESULTS).exists():
         raise HostError(f"{path.name} was interrupted and has no results yet", hint="`rig test` resumes it")
     done = results.read_results(path / runs.RESULTS)
     done = replace(done, verdict=reporting.fold(done.trials, done.kernels))
-    ui.stage("report", f"{path.name}: junit.xml, results.json, summary.txt, summary.md")
+    ui.stage("report", f"{path.name}: {', '.join(reporting.FILES)}")
     reporting.write(path, done)
-    return done
+    return finish(done, path, ui, as_json=as_json)

@@ -205,6 +205,33 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A confidence interval of a failure rate; both ends between 0 and 1."""
+
+    low: float
+    high: float
+
+
+class Stopped(StrEnum):
+    """Why no more trials were run."""
+
+    FIXED = "fixed"  # so many were asked for
+    CLEAR = "clear"  # the answer was
+    BUDGET = "budget"  # the answer was in doubt still, and the most trials that may be were done
+    FUTILE = "futile"  # in doubt, and whatever those left had shown, it would have stayed so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The entry of the known issues that a finding is one of, see expectations.py."""
+
+    entry: str  # where it stands: file and number
+    reason: str
+    link: str = ""
+    expires: str = ""  # ISO 8601; "" is never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FindingVerdict:
     """What the comparison says about one signature."""
 
@@ -213,13 +240,39 @@ class FindingVerdict:
     judgement: Judgement
     base: Tally
     patched: Tally
-    p_value: float  # Fisher's exact test, one-sided in the direction of the judgement
+    p_value: float  # that luck alone does as much, in the direction of the judgement; by `test`
     cells: tuple[str, ...]  # ids of the cells it was seen in
     example: str  # evidence folder of the first trial that saw it
     sentence: str
     kind: str = ""
     base_there: Tally = Tally(failures=0, trials=0)  # over `cells` alone
     patched_there: Tally = Tally(failures=0, trials=0)
+    p_adjusted: float | None = None  # the same, for as many questions as were asked at once; None: of an older rig
+    test: str = ""  # boschloo, or pairs where one looked at the numbers more than once, see statistics.py; "": Fisher's
+    base_interval: Interval | None = None  # of the rates of `base` and `patched`; None: not a trial
+    patched_interval: Interval | None = None
+    expected: Expected | None = None  # it is a known issue
+    stopped: Stopped | None = None  # why its cells were not run more often
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excluded:
+    """What it means that nothing was found in a cell of the patched kernel."""
+
+    cell: str
+    trials: int  # all of them passes
+    rate: float  # a greater failure rate is excluded, with the verdict's confidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How many trials a run made, and why no more."""
+
+    least: int  # trials of a cell on each side
+    most: int
+    extended: tuple[tuple[str, int], ...]  # cells that ran more often than planned, with their trials on each side
+    stopped: Stopped
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,3 +283,7 @@ class Verdict:
     sentence: str
     findings: tuple[FindingVerdict, ...]
     notes: tuple[str, ...] = ()  # lost trials, inconclusive cells, weak evidence
+    confidence: float = 0.95  # of the judgements, the intervals and what is excluded
+    excluded_rate: float | None = None  # a greater one of the patched kernel is excluded; None: failures, or no trials
+    excludes: tuple[Excluded, ...] = ()  # the same by cell, for those in which nothing was found
+    sampling: Sampling | None = None  # None: of an older rig, or not known

@@ -28,7 +28,8 @@ from rig.model import Cell, Kernel, Side
 from rig.series import Applied, Series
 from rig.stalls import NO_KIT, Kit
 from rig.store import Store, digest
-from rig.targets import Finder, Targets, touched_by
+from rig.targets import Finder, Targets, touched_by, touched_by_each
+from rig.touched import Function
 from rig.ui import Ui
 
 WORKLOAD_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
@@ -43,6 +44,7 @@ class Options:
     dry_run: bool = False
     always: bool = False
     rig: str = "rig"  # how to call the rig again, for reproducers
+    overrides: tuple[str, ...] = ()  # KEY=VALUE of the command line, as they stood there
 
 
 @dataclass(slots=True)
@@ -150,6 +152,11 @@ class Pipeline:
     def touched(self) -> tuple[str, ...]:
         """The names of the functions that the series touches."""
         return tuple(dict.fromkeys(function.name for function in touched_by(self.applied, self.store)))
+
+    @cached_property
+    def touched_by_each(self) -> tuple[tuple[Function, ...], ...]:
+        """The functions that each patch of the series touches."""
+        return touched_by_each(self.applied, self.store)
 
     @cached_property
     def relevances(self) -> dict[str, float]:

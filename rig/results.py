@@ -24,8 +24,11 @@ from typing import Any, TypeVar, Union
 from rig.errors import HostError
 from rig.model import Kernel, TrialResult, Verdict
 from rig.store import write_atomically
+from rig.touched import Function
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: Fields of later versions have defaults, so what these wrote is read as if they had said nothing of them.
+READABLE = (1, SCHEMA_VERSION)
 SCHEMA = Path(__file__).with_name("schemas") / "results.schema.json"
 TRIAL_FILE = "trial.json"
 LARGEST = 512 << 20  # bytes of a results.json that is read
@@ -63,6 +66,7 @@ class Patch:
     subject: str
     commit: str
     tree: str
+    functions: tuple[Function, ...] = ()  # that it touches; () in results of older rigs, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,7 @@ class Run:
     trials: tuple[TrialResult, ...]
     verdict: Verdict
     stages: tuple[tuple[str, float], ...] = ()  # name, seconds
+    overrides: tuple[str, ...] = ()  # KEY=VALUE of the command line; () in results of older rigs, too
     schema_version: int = SCHEMA_VERSION
 
 
@@ -107,7 +112,7 @@ def read_trial(directory: Path) -> TrialResult | None:
     """Return the trial in `directory`; None if there is none, or none that is whole and of this version."""
     try:
         data = json.loads((directory / TRIAL_FILE).read_bytes())
-        if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+        if not isinstance(data, dict) or data.get("schema_version") not in READABLE:
             return None
         return from_json(TrialResult, data.get("trial"))
     except (OSError, ValueError, RecursionError):
@@ -127,8 +132,8 @@ def read_results(path: Path) -> Run:
             raise ValueError(f"larger than {LARGEST >> 20} MiB")
         data = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
         version = data.get("schema_version") if isinstance(data, dict) else None
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {version!r}, expected {SCHEMA_VERSION}")
+        if version not in READABLE:
+            raise ValueError(f"schema version {version!r}, expected {' or '.join(map(str, READABLE))}")
         return from_json(Run, data)
     except (OSError, ValueError, RecursionError) as error:
         raise HostError(

@@ -4,7 +4,7 @@ results/<run>/
     plan.json        what the run is made of, before anything is started; a run without results.json can be resumed
     config.json      the configuration as it was resolved; series/ the patches: enough to run any trial again
     trials/<side>/<cell>/<index>/   evidence, see trial.py
-    results.json, junit.xml, summary.txt, summary.md
+    results.json, junit.xml, report.html, summary.txt, summary.md
 results/latest       a link to the newest run
 """
 
@@ -75,6 +75,15 @@ def latest(results: Path) -> Path:
     path = results / "latest"
     if not (path / PLAN).exists():
         raise ConfigError(f"{results}: no run there yet", hint="`rig test` makes one; out=DIR names another place")
+    return path.resolve()
+
+
+def named(start: Path, word: str) -> Path:
+    """Return the folder of the run that `word` names: its path, or that of a file in it, seen from `start`."""
+    path = start / word
+    path = path.parent if path.is_file() else path
+    if not (path / PLAN).exists() and not (path / RESULTS).exists():
+        raise ConfigError(f"{word}: not the folder of a run", hint="usage: rig report [results/RUN]")
     return path.resolve()
 
 

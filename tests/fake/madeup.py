@@ -11,21 +11,27 @@ from rig.model import (
     CaseResult,
     Cell,
     DirectedStalls,
+    Excluded,
+    Expected,
     Finding,
     FindingVerdict,
     FunctionStalls,
     GuestState,
+    Interval,
     Judgement,
     Kernel,
     Perturbation,
+    Sampling,
     Side,
     Status,
+    Stopped,
     Tally,
     Timing,
     TrialResult,
     Verdict,
 )
 from rig.results import Base, Host, Patch, Run, SeriesInfo
+from rig.touched import Function
 from rig.verdict import fold
 
 BUG = Finding(
@@ -232,6 +238,9 @@ trials = st.builds(
         ),
     ),
 )
+shares = st.floats(0, 1)
+intervals = st.none() | st.builds(Interval, low=shares, high=shares)
+stops = st.sampled_from(Stopped)
 tallies = st.builds(Tally, failures=st.integers(0, 9), trials=st.integers(0, 9))
 verdicts = st.builds(
     Verdict,
@@ -245,7 +254,13 @@ verdicts = st.builds(
             judgement=st.sampled_from(Judgement),
             base=tallies,
             patched=tallies,
-            p_value=st.floats(0, 1),
+            p_value=shares,
+            p_adjusted=st.none() | shares,
+            test=st.sampled_from(["", "boschloo", "pairs"]),
+            base_interval=intervals,
+            patched_interval=intervals,
+            expected=st.none() | st.builds(Expected, entry=texts, reason=texts, link=texts, expires=texts),
+            stopped=st.none() | stops,
             cells=many(texts),
             example=texts,
             sentence=texts,
@@ -255,6 +270,18 @@ verdicts = st.builds(
         )
     ),
     notes=many(texts),
+    confidence=shares,
+    excluded_rate=st.none() | shares,
+    excludes=many(st.builds(Excluded, cell=texts, trials=numbers, rate=shares)),
+    sampling=st.none()
+    | st.builds(
+        Sampling,
+        least=st.integers(1, 9),
+        most=st.integers(1, 9),
+        extended=pairs(numbers),
+        stopped=stops,
+        sentence=texts,
+    ),
 )
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | texts,
@@ -284,7 +311,16 @@ runs = st.builds(
         name=texts,
         path=texts,
         key=texts,
-        patches=many(st.builds(Patch, number=st.integers(1, 9), subject=texts, commit=texts, tree=texts)),
+        patches=many(
+            st.builds(
+                Patch,
+                number=st.integers(1, 9),
+                subject=texts,
+                commit=texts,
+                tree=texts,
+                functions=many(st.builds(Function, path=texts, name=texts)),
+            )
+        ),
     ),
     kernels=many(
         st.builds(
@@ -306,5 +342,6 @@ runs = st.builds(
     trials=st.lists(trials, max_size=4).map(tuple),
     verdict=verdicts,
     stages=pairs(seconds),
-    schema_version=st.just(1),
+    overrides=many(texts),
+    schema_version=st.sampled_from([1, 2]),
 )

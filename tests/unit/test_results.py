@@ -62,7 +62,7 @@ def test_the_schema_is_one_and_allows_nothing_else() -> None:
         lambda data: data.update(extra=1),
         lambda data: data["trials"][0].update(extra=1),
         lambda data: data["trials"][0]["findings"][0].update(extra=1),
-        lambda data: data.update(schema_version=2),
+        lambda data: data.update(schema_version=3),
         lambda data: data["trials"][0].update(status="MAYBE"),
         lambda data: data["verdict"].pop("judgement"),
         lambda data: data["verdict"]["findings"][0].update(p_value=1.5),
@@ -108,7 +108,7 @@ def test_a_trial_cut_anywhere_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda data: data.update(schema_version=2),
+        lambda data: data.update(schema_version=3),
         lambda data: data["trial"].update(status="MAYBE"),
         lambda data: data["trial"].update(status=None),
         lambda data: data["trial"].update(seed="7"),
@@ -167,3 +167,29 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["trial.json"]
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+#: What version 1 knew nothing of.
+LATER = {
+    "Verdict": ("confidence", "excluded_rate", "excludes", "sampling"),
+    "FindingVerdict": ("p_adjusted", "test", "base_interval", "patched_interval", "expected", "stopped"),
+}
+
+
+def test_results_of_the_first_version_are_read_and_fit_the_schema(tmp_path: Path) -> None:
+    new = made.run(made.trial(Side.PATCHED, Status.CRASH, made.BUG), made.trial(Side.BASE))
+    data = to_json(new)
+    data["schema_version"] = 1
+    for name in LATER["Verdict"]:
+        del data["verdict"][name]
+    for name in LATER["FindingVerdict"]:
+        del data["verdict"]["findings"][0][name]
+    jsonschema.Draft202012Validator(schema()).validate(data)
+    write_atomically(tmp_path / "results.json", json.dumps(data))
+    old = read_results(tmp_path / "results.json")
+    assert (old.trials, old.schema_version) == (new.trials, 1)
+    (found,) = old.verdict.findings
+    assert (found.title, found.p_adjusted, found.expected) == (made.BUG.title, None, None)
+    assert (old.verdict.excludes, old.verdict.sampling) == ((), None)
+    write_atomically(tmp_path / "trial.json", json.dumps({"schema_version": 1, "trial": data["trials"][0]}))
+    assert read_trial(tmp_path) == new.trials[0]
