@@ -86,6 +86,11 @@ def compiler() -> str:
     return "; ".join(lines)
 
 
+def key(tree: str, config: str, compiler: str) -> str:
+    """Return the key under which the store keeps the kernel of a tree with a final configuration."""
+    return digest(FORMAT, tree, config, compiler)
+
+
 class Builder:
     """Builds the kernels of one applied series."""
 
@@ -153,6 +158,8 @@ class Builder:
         Yields (source, objects). Whoever builds against them must leave them as they are, or the next kernel is
         compiled anew; make_argv() makes sure of what belongs to that.
         """
+        if self.store.imported:
+            raise HostError("an imported archive holds no source to build anything of")
         with self.store.lock(self._name):
             wanted = self.applied.prefixes[prefix]
             work = self.store.work(self._name)
@@ -179,15 +186,12 @@ class Builder:
         tree = prefix.tree if matters else self.applied.base.tree
         return digest("kconfig-1", tree, flavour.key, self.compiler)
 
-    def _key(self, prefix: Prefix, config: str) -> str:
-        return digest(FORMAT, prefix.tree, config, self.compiler)
-
     def _stored(self, prefix: Prefix, flavour: Flavour) -> Kernel | None:
         folder = self.store.get("kconfig", self._config_key(prefix, flavour))
         if folder is None:
             return None
         config = (folder / "config").read_text()
-        path = self.store.get("kernel", self._key(prefix, config))
+        path = self.store.get("kernel", key(prefix.tree, config, self.compiler))
         return self._kernel(prefix, flavour, config, path) if path else None
 
     def _kernel(self, prefix: Prefix, flavour: Flavour, config: str, path: Path) -> Kernel:
@@ -210,6 +214,11 @@ class Builder:
 
     def _make(self, prefix: Prefix, flavour: Flavour) -> Kernel:
         """Build one kernel; on a failure find the first prefix that does not build."""
+        if self.store.imported:
+            raise HostError(
+                f"the imported archive holds no {flavour.name} kernel of prefix {prefix.number}, nor its source",
+                hint="export what the configuration asks for, with the same Kconfig fragments",
+            )
         with self.store.lock(self._name):
             try:
                 return self._compile(prefix, flavour)
@@ -254,15 +263,15 @@ class Builder:
             (target / "release").write_text(release)
             (target / "warnings.json").write_text(json.dumps(warnings))
 
-        path = self.store.publish("kernel", self._key(prefix, config), fill)
+        path = self.store.publish("kernel", key(prefix.tree, config, self.compiler), fill)
         self.built += 1
         os.utime(work)
         return self._kernel(prefix, flavour, config, path)
 
     def _configured(self, prefix: Prefix, flavour: Flavour, source: Path, objects: Path, log: Path) -> str:
         """Put the final configuration into the object directory and return it."""
-        key = self._config_key(prefix, flavour)
-        folder = self.store.get("kconfig", key)
+        config_key = self._config_key(prefix, flavour)
+        folder = self.store.get("kconfig", config_key)
         if folder is None:
             self.ui.stage("config", flavour.name)
             config = kconfig.configure(source, objects, flavour.files, log=log, env=PINNED)
@@ -270,7 +279,7 @@ class Builder:
             def fill(target: Path) -> None:
                 (target / "config").write_text(config)
 
-            self.store.publish("kconfig", key, fill)
+            self.store.publish("kconfig", config_key, fill)
             return config
         config = (folder / "config").read_text()
         target = objects / ".config"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rig import guest, keys, perturb, results, sampling, schedule, trial, tsc
 from rig.accel import Accelerator
-from rig.clock import Stopwatch
+from rig.board import Board
 from rig.config import Perturb
 from rig.model import Cell, Kernel, Side, Status, TrialResult
 from rig.pipeline import Pipeline
@@ -127,8 +127,7 @@ class Campaign:
         self._boots = schedule.BootClock(self.config.timeouts.boot)
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._running: dict[str, Stopwatch] = {}
-        self._total = 0
+        self.board = Board(budget=self.config.budget)
 
     def run(self) -> tuple[tuple[TrialResult, ...], Accelerator]:
         """Run what is not done yet; returns all trials and what ran the machines."""
@@ -148,7 +147,8 @@ class Campaign:
         else:
             self.ui.stage("test", f"{len(specs)} trials of {self.config.budget:g} s in {self.folder.id}")
         count = schedule.slots(self.pipeline.options.jobs, (spec.machine.cpus for spec in specs))
-        with self.pipeline.ledger.time("trials"):
+        self.board.slots = count
+        with self.pipeline.ledger.time("trials"), self.ui.showing(self.board):
             while specs:
                 schedule.execute(left, lambda spec: self._one(spec, lab), count=count, stop=self._stop)
                 specs = self._further()
@@ -178,7 +178,7 @@ class Campaign:
 
     def _left(self, specs: Sequence[TrialSpec]) -> list[TrialSpec]:
         """Return those of these trials that are not done yet."""
-        self._total += len(specs)
+        self.board.expect(spec.cell for spec in specs)
         return [spec for spec in specs if not self._is_done(spec)]
 
     def _is_done(self, spec: TrialSpec) -> bool:
@@ -189,32 +189,24 @@ class Campaign:
         if known is None or known.status is Status.LOST or known.seed != spec.seed:
             return False
         self.done.append(known)
+        self.board.ended(known)
         return True
 
     def _one(self, spec: TrialSpec, lab: Lab) -> None:
-        label = f"{spec.cell.id} {spec.side}"
-        with self._lock:
-            self._running[label] = Stopwatch()
+        self.board.started(spec.cell, spec.side)
         try:
-            result = attempt(spec, lab, self._boots, on_line=lambda line: self._progress(label, line), say=self.ui.say)
+            result = attempt(spec, lab, self._boots, on_line=lambda line: self._progress(spec, line), say=self.ui.say)
         except Interrupted:
             return
         finally:
-            with self._lock:
-                self._running.pop(label, None)
+            self.board.stopped(spec.cell, spec.side)
         with self._lock:
             self.done.append(result)
-            number = len(self.done)
-        self.ui.say(
-            f"  {result.status:<12} [{number}/{self._total}] {spec.cell.id} {spec.side} #{spec.index} seed {spec.seed} "
-            f"({result.timing.total:.1f} s) {result.reason if result.status is not Status.PASS else ''}".rstrip()
-        )
+        self.board.ended(result)
+        self.ui.trial(result, f"[{self.board.done}/{self.board.total}]")
 
-    def _progress(self, label: str, line: str) -> None:
-        if not line.startswith(("ok ", "not ok ")):
-            return
-        with self._lock:
-            watch = self._running.get(label)
-            number = len(self.done)
-        case = line.partition("#")[0].strip()[:60]
-        self.ui.progress(f"[{number}/{self._total}] {label}: {case} ({watch.elapsed if watch else 0:.0f} s)")
+    def _progress(self, spec: TrialSpec, line: str) -> None:
+        if line.startswith(("ok ", "not ok ")):
+            case = line.partition("#")[0].strip()[:60]
+            self.board.said(spec.cell, spec.side, case)
+            self.ui.progress(f"[{self.board.done}/{self.board.total}] {spec.cell.id} {spec.side}: {case}")

@@ -11,16 +11,37 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rig import __version__
 from rig.errors import ConfigError, RigError
 
+if TYPE_CHECKING:
+    from rig.config import Config
+    from rig.pipeline import Options
+    from rig.ui import Ui
+
 GOALS = ("apply", "build", "test", "report")
-COMMANDS = ("list", "doctor", "shell", "rerun", "compare", "selfcheck", "clean")
+COMMANDS = (
+    "list",
+    "doctor",
+    "shell",
+    "rerun",
+    "compare",
+    "scan",
+    "selfcheck",
+    "export",
+    "import",
+    "merge",
+    "check-series",
+    "clean",
+)
 SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
+#: Flags that are followed by a value.
+VALUED = ("-f", "--file", "-C", "--directory", "-j", "--jobs")
 
 DESCRIPTION = """\
 Apply a kernel patch series, build it, boot it under QEMU, stress it, and say what it breaks.
@@ -29,29 +50,42 @@ goals, as make has them (default: test); each does what is not up to date, and s
   apply             put the series onto its base tree; every prefix becomes a commit
   build             build the base and the patched kernel in every flavour
   test              boot them, run the workloads, judge; results/latest/junit.xml
-  report            write the reports of the latest run again
+  report [RUN]      write all reports of the latest run, or of the one whose folder RUN is, again: report.html,
+                    junit.xml, summary.md and the rest
 
 commands:
   list              the cells that the configuration makes (--json for programs); --explain [CELL...]: which oracles
-                    see the races that each drives, and what nobody sees; --races: all races and oracles
+                    see the races that each drives, and what nobody sees; --races: all races and oracles;
+                    --ci github|gitlab|jenkins: the jobs of a pipeline, each with its part=; at most parts=N
   doctor            what this host lacks, and how to mend it
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
   rerun DIR         run the trial whose folder DIR is once more, as it was
   compare A B       two runs, yesterday's and today's or two versions of a series: what is new, gone, worse or better;
                     exits with 1 when something is new or worse (--json for programs)
+  scan FILE...      what the kernel complained about in console logs, - for standard input; see `rig scan --help`
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
                     seeds=N good_trials=N threshold=SHARE select=NAME cells=GLOB
+  export FILE       put the kernels of the series into one archive, built if need be, with the hashes of everything
+  import FILE       verify such an archive and take its kernels into the store; `rig test from=FILE` needs neither
+                    the series nor its base besides, and builds no kernel
+  merge RUN...      fold the runs of the parts of one run (rig test part=…) into one; RUN: a run's folder, or a folder
+                    of such. A cell that no part has counts as lost
+  check-series      as test, but a finished run of just this is not run again; --b4: read a mail on standard input and
+                    print JSON, as b4 wants it of b4.review-series-check-cmd and b4.review-perpatch-check-cmd
   clean             empty the store of kernels, trees and images
 
 configuration: rig.yaml, and on the command line KEY=VALUE for any key of it:
-  series=PATH       a folder of patches, an mbox, one patch, or git:REPO#A..B
+  series=PATH       a folder of patches, an mbox (a whole thread as well), one patch, git:REPO#A..B, or with b4 from
+                    the lists' archive lore:MESSAGE-ID or b4:CHANGE-ID
   series=[A, B]     several of these, one on top of the other
   kernel.source=S   debian:PACKAGE, git:URL#REF, tarball:FILE or dir:PATH
   select=GLOB       only cells whose id (flavour/machine/workload/filesystem) or a part of it matches
   budget=SECONDS    workload time per trial
   trials=N          trials per cell, on base and patched alike; trials={min: 2, max: 8}: more where it is in doubt
   sides=patched     only the patched kernel; then there is nothing to compare with
+  part=K/N          only the K-th of N parts of the cells, or only those of some GLOB, for rig merge
+  from=FILE         use the kernels of an archive of rig export
   out=DIR           where the results go
   machines.smp4.cpus=8, accel=tcg, timeouts.boot=600, store=DIR, ...
 """
@@ -104,6 +138,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--json", action="store_true", help="list, test, compare, selfcheck: print JSON on standard output"
     )
+    made.add_argument("--ci", metavar="FORM", help="list: the jobs of a pipeline, for github, gitlab or jenkins")
+    made.add_argument("--b4", action="store_true", help="check-series: speak to b4")
     made.add_argument("--console", action="store_true", help="selfcheck: only crash kernels on purpose")
     made.add_argument("--version", action="version", version=f"rig {__version__}")
     return made
@@ -115,6 +151,8 @@ def sort_words(words: Sequence[str]) -> Words:
     plain = [word for word in words if "=" not in word]
     if plain and plain[0] in COMMANDS:
         return Words((), plain[0], tuple(plain[1:]), overrides)
+    if plain and plain[0] == "report" and not set(plain[1:]) <= set(GOALS):
+        return Words(("report",), None, tuple(plain[1:]), overrides)
     for word in plain:
         if word not in GOALS:
             import difflib
@@ -127,6 +165,14 @@ def sort_words(words: Sequence[str]) -> Words:
     return Words(tuple(dict.fromkeys(plain)) or ("test",), None, (), overrides)
 
 
+def scan_words(argv: Sequence[str]) -> Sequence[str] | None:
+    """Return the words after `scan` if that is the command. Its files may have any name, so it sorts its own words."""
+    index = 0
+    while index < len(argv) and argv[index].startswith("-") and argv[index] != "-":
+        index += 2 if argv[index] in VALUED else 1
+    return argv[index + 1 :] if argv[index : index + 1] == ["scan"] else None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; what is not a bug of the rig ends in one sentence."""
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: machines are ended, what was done is kept
@@ -134,7 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if with_hup is not None and signal.getsignal(with_hup) is signal.SIG_DFL:
         signal.signal(with_hup, _interrupt)
     try:
-        flags = parser().parse_intermixed_args(argv)
+        argv = sys.argv[1:] if argv is None else argv
+        scan = scan_words(argv)
+        flags = parser().parse_intermixed_args(argv if scan is None else argv[: -len(scan) - 1])
+        if scan is not None:
+            return _scan(flags, scan)
         words = sort_words(flags.words)
         return _run(flags, words)
     except RigError as error:
@@ -152,19 +202,32 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _start(flags: argparse.Namespace) -> Path:
+    if flags.directory is None:
+        return Path.cwd()
+    directory: Path = flags.directory
+    if not directory.is_dir():
+        raise ConfigError(f"-C {directory}: no such folder")
+    return directory.resolve()
+
+
+def _scan(flags: argparse.Namespace, words: Sequence[str]) -> int:
+    from rig import scan
+
+    return scan.main(words, directory=_start(flags), as_json=flags.json)
+
+
 def _run(flags: argparse.Namespace, words: Words) -> int:
     if flags.jobs is not None and flags.jobs < 1:
         raise ConfigError(f"-j {flags.jobs}: expected at least 1")
-    start = Path.cwd()
-    if flags.directory is not None:
-        if not flags.directory.is_dir():
-            raise ConfigError(f"-C {flags.directory}: no such folder")
-        start = flags.directory.resolve()
-    from rig import commands, goals
+    start = _start(flags)
+    from rig import ci, commands, goals
     from rig.config import load
     from rig.pipeline import Options
     from rig.ui import Ui
 
+    ui = Ui(quiet=flags.silent)
+    ci.tame_streams(ui.service)
     overrides = list(words.overrides)
     if words.command == "compare":
         from rig import comparison
@@ -174,13 +237,18 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         places = words.arguments if start == Path.cwd() else [str(start / word) for word in words.arguments]
         return comparison.run(places, as_json=flags.json)
     if words.command == "rerun":
-        return commands.rerun(words.arguments, overrides, Ui(quiet=flags.silent), jobs=_jobs(flags))
+        return commands.rerun(words.arguments, overrides, ui, jobs=_jobs(flags))
     names = tuple(words.arguments)
+    if words.goals and names:
+        from rig import runs
+
+        if len(names) > 1:
+            raise ConfigError("usage: rig report [RUN]", hint="RUN is the folder of a run: results/<run>")
+        return goals.report(runs.named(start, names[0]), Ui(quiet=flags.silent), as_json=flags.json)
     if words.command == "selfcheck":
         names, overrides = selfcheck_words(words, console=flags.console)
-    side = next((word for word in overrides if word.startswith("side=")), None) if words.command == "shell" else None
-    if side:
-        overrides.remove(side)
+    side = _taken("side", overrides) if words.command == "shell" else None
+    source = _taken("from", overrides)
     file = start / flags.file if flags.file else start / "rig.yaml"
     config = load(file, overrides)
     options = Options(
@@ -189,25 +257,79 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         dry_run=flags.dry_run,
         always=flags.always_make,
         rig=f"{shlex.quote(sys.executable)} -m rig",
+        overrides=words.overrides,
     )
-    ui = Ui(quiet=flags.silent)
+    job = _Job(flags, words, names, side or "patched", start, file, config, options, ui)
+    try:
+        if source is None:
+            return _dispatch(job)
+        from rig import archive
+
+        with archive.used(config, start / source, ui) as config:
+            return _dispatch(replace(job, config=config))
+    except RigError as error:
+        if ui.service is not ci.Service.NONE and (kept := ci.keep_failure(config.results, error)):
+            error.evidence = kept  # what it pointed to may be gone with the job
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """All that a goal or a command may want to know."""
+
+    flags: argparse.Namespace
+    words: Words
+    names: tuple[str, ...]
+    side: str
+    start: Path  # relative paths on the command line are meant from here
+    file: Path
+    config: Config
+    options: Options
+    ui: Ui
+
+
+def _dispatch(job: _Job) -> int:
+    from rig import commands, goals
+
+    flags, words, config, options, ui = job.flags, job.words, job.config, job.options, job.ui
+    paths = tuple(job.start / word for word in words.arguments)
     if words.command == "list" and flags.races:
         return commands.list_races(config)
     if words.command == "list" and flags.explain:
         return commands.explain_cells(config, words.arguments)
     if words.command == "list":
-        return commands.list_cells(config, as_json=flags.json)
+        return commands.list_cells(config, as_json=flags.json, form=flags.ci)
     if words.command == "doctor":
         return commands.doctor(config)
     if words.command == "clean":
         return commands.clean(config, ui)
+    if words.command == "export":
+        return commands.export(config, options, ui, paths)
+    if words.command == "import":
+        return commands.take_in(config, ui, paths)
+    if words.command == "merge":
+        return commands.merge(config, ui, paths, as_json=flags.json)
+    if words.command == "check-series":
+        from rig import checkseries
+
+        named = any(word.startswith("series=") for word in words.overrides)
+        return checkseries.run(config, options, ui, b4=flags.b4, named=named, as_json=flags.json)
     if words.command == "selfcheck":
         from rig import selfcheck
 
-        return selfcheck.run(file.parent, config, options, ui, names, as_json=flags.json)
+        return selfcheck.run(job.file.parent, config, options, ui, job.names, as_json=flags.json)
     if words.command == "shell":
-        return commands.shell(config, options, ui, words.arguments, (side or "side=patched").partition("=")[2])
+        return commands.shell(config, options, ui, words.arguments, job.side)
     return goals.run(words.goals, config, options, ui, as_json=flags.json)
+
+
+def _taken(key: str, overrides: list[str]) -> str | None:
+    """Take the override of a word that is no key of the configuration, and return its value."""
+    found = next((word for word in overrides if word.startswith(f"{key}=")), None)
+    if found is None:
+        return None
+    overrides.remove(found)
+    return found.partition("=")[2]
 
 
 def selfcheck_words(words: Words, *, console: bool) -> tuple[tuple[str, ...], list[str]]:

@@ -1,4 +1,4 @@
-"""The commands beside the goals: list, doctor, shell, rerun, clean."""
+"""The commands beside the goals: list, doctor, shell, rerun, export, import, merge, clean."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from rig import archive, explain, goals, matrix, parts, runs, trial
 from rig import doctor as host
-from rig import explain, matrix, runs, trial
 from rig.campaign import open_lab, spec_of
 from rig.clock import Deadline
 from rig.config import Config, load
@@ -21,9 +21,12 @@ from rig.trial import Lab
 from rig.ui import Ui
 
 
-def list_cells(config: Config, *, as_json: bool) -> int:
-    """Print the cells of the configuration and what a run of them comes to."""
-    cells = matrix.cells(config)
+def list_cells(config: Config, *, as_json: bool, form: str | None = None) -> int:
+    """Print the cells of the configuration and what a run of them comes to, or a pipeline's jobs in some `form`."""
+    cells = parts.part(matrix.cells(config), config.part)
+    if form:
+        print(parts.listing(cells, config.parts, form))
+        return 0
     if as_json:
         print(json.dumps([cell.id for cell in cells], indent=1))
         return 0
@@ -76,6 +79,36 @@ def clean(config: Config, ui: Ui) -> int:
     store = Store(config.store, say=ui.say)
     ui.say(f"  CLEAN   {config.store}: {store.clean() / 2**20:.0f} MiB freed")
     return 0
+
+
+def export(config: Config, options: Options, ui: Ui, paths: Sequence[Path]) -> int:
+    """Write the kernels of the configuration into an archive."""
+    if len(paths) != 1:
+        raise ConfigError("usage: rig export FILE [KEY=VALUE ...]")
+    pipeline = Pipeline(config, options, ui)
+    goals.build(pipeline)
+    made = archive.export(pipeline, paths[0])
+    for line in archive.contents(made):
+        ui.stage("export", line)
+    ui.stage("export", f"{ui.path(paths[0])}: {paths[0].stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
+def take_in(config: Config, ui: Ui, paths: Sequence[Path]) -> int:
+    """Take the kernels of an archive into the store."""
+    if len(paths) != 1:
+        raise ConfigError("usage: rig import FILE [store=DIR]")
+    for line in archive.contents(archive.take_in(paths[0], Store(config.store, say=ui.say))):
+        ui.stage("import", line)
+    return 0
+
+
+def merge(config: Config, ui: Ui, paths: Sequence[Path], *, as_json: bool) -> int:
+    """Fold the runs of parts into one and say what came of it."""
+    from rig import merge as folding
+
+    done = folding.merge(paths, config, ui)
+    return goals.finish(done, config.results / done.id, ui, as_json=as_json)
 
 
 def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: str) -> int:

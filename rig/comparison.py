@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rig import results, runs
+from rig.again import rerun
 from rig.compare import Change, Comparison, PatchChange, compare
 from rig.errors import ConfigError, HostError
 from rig.git import Git
 from rig.results import Run
-from rig.summary import rerun
 
 USAGE = "usage: rig compare RUN_A RUN_B"
 #: As git range-diff marks patches.

@@ -201,6 +201,13 @@ class Selfcheck(Model):
     threshold: float = Field(0.9, ge=0, le=1, description="the share of the bad controls that must be caught")
 
 
+class Evidence(Model):
+    """How much of the logs of a run's trials is kept; see evidence.py."""
+
+    passing_mib: Mebibytes = Field(1024, ge=0, alias="passing", description="logs of trials that did not fail")
+    total_mib: Mebibytes = Field(8192, ge=1, alias="total", description="all logs")
+
+
 class Guest(Model):
     """What the guest image holds beside busybox, dropbear and the workloads."""
 
@@ -218,6 +225,8 @@ class Config(Model):
     workloads: Mapping[Name, Workload] = Field(min_length=1)
     matrix: Matrix = Matrix()
     select: Words = ("*",)
+    part: Words = Field((), description="which of the selected cells this run takes: K/N or globs; see parts.py")
+    parts: int = Field(20, ge=1, le=200, description="jobs that `rig list --ci` deals the cells to, at most")
     budget: float = Field(10, gt=0, description="seconds of workload time per trial")
     sides: Sides = Field(
         ("base", "patched"), min_length=1, description="which kernels run; without the base nothing is compared"
@@ -233,6 +242,7 @@ class Config(Model):
     prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()
+    evidence: Evidence = Evidence()
     known_issues: Path | None = Field(
         None,
         description="findings to be expected, see expectations.py; none: known-issues.yaml beside rig.yaml, if any",

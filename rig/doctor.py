@@ -60,6 +60,7 @@ NEEDS = (
 TEST_NEEDS = (
     Need("shellcheck", "shellcheck", "checks of the shell scripts"),
     Need("cpio", "cpio", "reading the guest image back"),
+    Need("chromium", "chromium", "the page of a run, seen in a real browser"),
     Need("spin", "spin", "the model of fault-around against page removal"),
 )
 

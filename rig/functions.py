@@ -106,6 +106,10 @@ class Symbols:
                     found.append(symbol)
         return tuple(found)
 
+    def named(self, name: str) -> tuple[Symbol, ...]:
+        """Return all functions of that very name."""
+        return tuple(self._named.get(name, ()))
+
     def at(self, address: int) -> Symbol | None:
         """Return the function that begins at `address`."""
         return self._at.get(address)

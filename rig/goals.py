@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from rig import __version__, expectations, reporting, results, runs, statistics, summary
+from rig import __version__, evidence, expectations, github, reporting, results, runs, statistics
 from rig.build import BrokenSeries
 from rig.campaign import Campaign
 from rig.config import Config, Trials
@@ -38,27 +40,47 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
         if options.dry_run:
             return _dry_run(pipeline, goals)
         if "apply" in goals:
-            _ = pipeline.applied
+            with ui.section("apply", "Apply the series"):
+                _ = pipeline.applied
         if "build" in goals:
-            _ = pipeline.kernels
+            build(pipeline)
         code = PASSED
         if "test" in goals:
-            code = _finish(test(pipeline), config, ui, as_json=as_json)
+            done = test(pipeline)
+            code = finish(done, config.results / done.id, ui, as_json=as_json)
         elif "report" in goals:
-            code = _finish(report(config, ui), config, ui, as_json=as_json)
+            code = report(runs.latest(config.results), ui, config.known_issues, as_json=as_json)
         return code
     finally:
         ui.settle()
 
 
-def _finish(done: Run, config: Config, ui: Ui, *, as_json: bool) -> int:
+def build(pipeline: Pipeline) -> Mapping[tuple[str, Side], Kernel]:
+    """Return the kernels. Raises BrokenSeries, with the reports of a failed run written, when a patch breaks them."""
+    with pipeline.ui.section("build", "Build the kernels"):
+        try:
+            return pipeline.kernels
+        except BrokenSeries as error:
+            reporting.broken_build(pipeline, error)
+            raise
+
+
+def finish(done: Run, folder: Path, ui: Ui, *, as_json: bool) -> int:
+    """Say what came out of a run, whose reports are in `folder`, and return the exit code."""
     ui.settle()
     if as_json:
         json.dump(results.to_json(done), sys.stdout, indent=1)
         print()
     else:
-        print(summary.text(done, config.results / done.id))
-        print(f"\nresults: {ui.path(config.results / done.id)}/ (junit.xml, results.json, summary.md)")
+        ui.verdict(done, Path(ui.path(folder)))
+        ui.tell(f"\nresults: {ui.path(folder)}/ ({', '.join(reporting.FILES)})")
+    for line in github.tell(done, os.environ):
+        print(line, file=sys.stderr)
+    return exit_code(done)
+
+
+def exit_code(done: Run) -> int:
+    """Return the exit code of a run, by the table of `rig --help`."""
     code = EXIT_CODES[done.verdict.judgement]
     lost = sum(one.status is Status.LOST for one in done.trials)
     return HostError.exit_code if code == UNDECIDED and lost == len(done.trials) else code
@@ -122,16 +144,22 @@ def _how_sure(pipeline: Pipeline) -> str:
 def test(pipeline: Pipeline) -> Run:
     """Run all trials and return the run, whose reports are written. Raises HostError when the host cannot run any."""
     try:
-        kernels = pipeline.kernels
+        with pipeline.ui.section("build", "Apply the series and build the kernels"):
+            kernels = pipeline.kernels
     except BrokenSeries as error:
+        pipeline.ui.say(str(error))
         return reporting.broken_build(pipeline, error)
-    plan = _plan(pipeline, kernels)
+    wanted = plan(pipeline, kernels)
     with runs.open_run(
-        pipeline.config.results, pipeline.applied.series, plan, resume=not pipeline.options.always
+        pipeline.config.results, pipeline.applied.series, wanted, resume=not pipeline.options.always
     ) as folder:
         try:
-            trials, accelerator = Campaign(pipeline, kernels, folder).run()
+            with pipeline.ui.section("trials", "Run the trials"):
+                trials, accelerator = Campaign(pipeline, kernels, folder).run()
             done = reporting.collect(pipeline, folder, kernels, accelerator, trials)
+            removed = evidence.bound(folder.path, done.trials, pipeline.config.evidence)
+            if removed.size:
+                pipeline.ui.stage("test", str(removed))
             reporting.write(folder.path, done)
         finally:
             runs.remove_secrets(folder.path)
@@ -140,11 +168,15 @@ def test(pipeline: Pipeline) -> Run:
     return done
 
 
-def _plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dict[str, Any]:
+#: Keys of the configuration that make no difference to a trial.
+_BESIDE = {"results", "store", "store_limit_mib", "evidence", "parts"}
+
+
+def plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dict[str, Any]:
     """Return all that the outcome of the trials depends on: a run with an equal plan may be resumed."""
     config = pipeline.config
     return {
-        "config": config.model_dump(mode="json", exclude={"results", "store", "store_limit_mib"}),
+        "config": config.model_dump(mode="json", exclude=_BESIDE),
         "series": pipeline.applied.series.key,
         "kernels": {f"{flavour} {side}": kernel.key for (flavour, side), kernel in kernels.items()},
         "image": pipeline.base_image.parent.name,
@@ -154,17 +186,19 @@ def _plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dic
     }
 
 
-def report(config: Config, ui: Ui) -> Run:
-    """Write the reports of the latest run again, from its results.json."""
-    path = runs.latest(config.results)
+def report(path: Path, ui: Ui, known_issues: Path | None = None, *, as_json: bool = False) -> int:
+    """Write all reports of the run in the folder `path` anew; returns the exit code of its verdict.
+
+    Raises HostError when the run was interrupted, and ConfigError when the known issues cannot be read.
+    """
     if not (path / runs.RESULTS).exists():
         raise HostError(f"{path.name} was interrupted and has no results yet", hint="`rig test` resumes it")
     done = results.read_results(path / runs.RESULTS)
     # By the rules of the run, whatever rig.yaml says now; but by the known issues of today, as of the day of the run.
-    known = expectations.read(config.known_issues, datetime.fromisoformat(done.started).date())
+    known = expectations.read(known_issues, datetime.fromisoformat(done.started).date())
     rules = rules_of(Trials.model_validate(done.config.get("trials", 1)), known, done.kernels)
     verdict = reporting.fold(done.trials, done.kernels, rules)
     done = replace(done, verdict=verdict, schema_version=results.SCHEMA_VERSION)
-    ui.stage("report", f"{path.name}: junit.xml, results.json, summary.txt, summary.md")
+    ui.stage("report", f"{path.name}: {', '.join(reporting.FILES)}")
     reporting.write(path, done)
-    return done
+    return finish(done, path, ui, as_json=as_json)

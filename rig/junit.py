@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rig import detection
+from rig import again, detection
+from rig.blame import blame
 from rig.coverage import least
 from rig.detection import Outcome, Selfcheck
 from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
+from rig.printable import cut, one_line, shown
 from rig.results import Run
 from rig.signature import signature
 from rig.store import write_atomically
@@ -51,8 +53,6 @@ WORST = (
     Status.SKIP,
 )
 
-#: What XML 1.0 cannot hold, and what a reader could not see.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _NUMBERED = re.compile(r"case-(\d+)$")
 
 
@@ -92,9 +92,11 @@ def selfcheck_xml(check: Selfcheck) -> str:
     from junit_xml import TestCase, TestSuite
 
     def case(name: str, kind: str, bad: str, text: str, seconds: float = 0.0, *, broken: bool = False) -> TestCase:
-        made = TestCase(_xml(name), classname=f"selfcheck.{kind}", elapsed_sec=seconds, stdout=_xml(text))
+        made = TestCase(shown(name), classname=f"selfcheck.{kind}", elapsed_sec=seconds, stdout=shown(text))
         if bad:
-            (made.add_error_info if broken else made.add_failure_info)(_message(bad, Status.FAIL), _cut(_xml(text)))
+            (made.add_error_info if broken else made.add_failure_info)(
+                _message(bad, Status.FAIL), cut(shown(text), MAX_TEXT)
+            )
         return made
 
     bad = [
@@ -123,8 +125,8 @@ def selfcheck_xml(check: Selfcheck) -> str:
     ]
     suites = [(name, cases) for name, cases in (("controls", bad), ("innocents", good), ("console", crashes)) if cases]
     facts = {"accelerator": check.accelerator, "base": check.base, "rig.version": check.rig_version, "run": check.id}
-    properties = {name: _xml(value) for name, value in facts.items()}
-    stamp = _xml(check.started)
+    properties = {name: shown(value) for name, value in facts.items()}
+    stamp = shown(check.started)
     return _document([TestSuite(name, cases, timestamp=stamp, properties=properties) for name, cases in suites])
 
 
@@ -146,11 +148,6 @@ class _Case:
         return min((case.status for _, case in self.results), key=WORST.index)
 
 
-def near(path: Path) -> Path:
-    """Return `path` relative to where the rig runs, if it lies there: what GitLab wants, and what a person can type."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def _suites(run: Run, root: Path) -> Iterator[TestSuite]:
     from junit_xml import TestSuite
 
@@ -161,10 +158,10 @@ def _suites(run: Run, root: Path) -> Iterator[TestSuite]:
     names = case_names(run.trials)
     for (flavour, machine, side, prefix), trials in sorted(groups.items()):
         yield TestSuite(
-            _xml(f"{flavour}/{machine} {_kernel_name(run, side, prefix)}"),
-            [_test_case(case, near(root)) for case in _cases(trials, names)],
-            timestamp=_xml(min(trial.started for trial in trials)),
-            properties={name: _xml(value) for name, value in _properties(run, trials).items()},
+            shown(f"{flavour}/{machine} {_kernel_name(run, side, prefix)}"),
+            [_test_case(run, case, again.near(root)) for case in _cases(trials, names)],
+            timestamp=shown(min(trial.started for trial in trials)),
+            properties={name: shown(value) for name, value in _properties(run, trials).items()},
         )
 
 
@@ -219,28 +216,28 @@ def _with_verdict(trial: TrialResult) -> tuple[CaseResult, ...]:
 # -- one test case ----------------------------------------------------------------------------------------------------
 
 
-def _test_case(case: _Case, root: Path) -> TestCase:
+def _test_case(run: Run, case: _Case, root: Path) -> TestCase:
     from junit_xml import TestCase
 
     result = TestCase(
-        _xml(case.name),
-        classname=_xml(f"{case.workload}.{case.filesystem}"),
+        shown(case.name),
+        classname=shown(f"{case.workload}.{case.filesystem}"),
         elapsed_sec=round(sum(_seconds(trial, one) for trial, one in case.results), 3),
         stdout=_output(case, root),
         allow_multiple_subelements=True,
     )
     if case.status.bad:
         for trial, one, finding in _distinct(case):
-            message = finding.title if finding else one.reason
-            kind = finding.kind if finding else one.status
+            title = (finding.title if finding else one.reason) or trial.reason
             result.add_failure_info(
-                _message(message or trial.reason, one.status),
-                _story(trial, one, finding, root),
-                _message(kind, one.status).lower(),
+                _message(f"{_line(title, one.status)}{_often(case, one, finding)}", one.status),
+                _story(run, case, trial, one, finding, root),
+                _message(finding.kind if finding else one.status, one.status).lower(),
             )
     elif case.status is Status.LOST:
         trial, one = _of_status(case, Status.LOST)
-        result.add_error_info(_message(one.reason or trial.reason, Status.LOST), _story(trial, one, None, root), "lost")
+        story = _story(run, case, trial, one, None, root)
+        result.add_error_info(_message(one.reason or trial.reason, Status.LOST), story, "lost")
     elif case.status in (Status.SKIP, Status.INCONCLUSIVE):
         _, one = _of_status(case, case.status)
         prefix = "inconclusive: " if case.status is Status.INCONCLUSIVE else ""
@@ -270,16 +267,37 @@ def _seconds(trial: TrialResult, case: CaseResult) -> float:
     return case.seconds or trial.timing.workload / max(1, len(trial.cases))
 
 
-def _story(trial: TrialResult, case: CaseResult, finding: Finding | None, root: Path) -> str:
+def _often(case: _Case, result: CaseResult, finding: Finding | None) -> str:
+    """` (2 of 3 trials)`, where there are several: what fails now and then must not look like what always does."""
+    counted = [one for _, one in case.results if one.status is Status.PASS or one.status.bad]
+    if len(counted) < 2:
+        return ""
+    if finding:
+        seen = sum(any(other.signature == finding.signature for other in one.findings) for one in counted)
+    else:
+        seen = sum(one.status is result.status and not one.findings for one in counted)
+    return f" ({seen} of {len(counted)} trials)"
+
+
+def _story(run: Run, case: _Case, trial: TrialResult, one: CaseResult, finding: Finding | None, root: Path) -> str:
     """What happened, the splat, and how to see it again."""
-    again = f"Reproduce: rig rerun {root / trial.evidence}"
-    lines = [f"{case.status}: {case.reason or trial.reason}", _where(trial), again, ""]
+    lines = [f"{one.status}: {one.reason or trial.reason}", _where(trial)]
+    passed = sum(other.status is Status.PASS for _, other in case.results)
+    if passed and one.status.bad:
+        lines.append(f"Flaky: {passed} of the {len(case.results)} trials of this case passed")
+    if finding and run.series.patches:
+        lines.append(f"Series: {blame(run, trial, finding).sentence}")
+    lines += [
+        f"Reproduce: {again.anywhere(run, trial)}",
+        f"This trial: {again.rerun(trial.evidence, root)}",
+        "",
+    ]
     if finding and finding.text:
         lines.append(finding.text)
     others = [other.title for other in trial.findings if finding is None or other.signature != finding.signature]
     if others:
         lines += ["", "Also seen in this trial:", *(f"  {other}" for other in dict.fromkeys(others))]
-    return _cut(_xml("\n".join(lines)))
+    return cut(shown("\n".join(lines)), MAX_TEXT)
 
 
 def _where(trial: TrialResult) -> str:
@@ -300,7 +318,7 @@ def _output(case: _Case, root: Path) -> str:
             continue
         logs = (root / trial.evidence / name for name in ATTACHED)
         lines += [f"[[ATTACHMENT|{log}]]" for log in logs if log.exists()]
-    return _cut(_xml("\n".join(lines)))
+    return cut(shown("\n".join(lines)), MAX_TEXT)
 
 
 # -- properties -------------------------------------------------------------------------------------------------------
@@ -342,30 +360,11 @@ def _joined(values: Iterable[str]) -> str:
     return " ".join(dict.fromkeys(values))
 
 
-# -- text -------------------------------------------------------------------------------------------------------------
-
-
-def _xml(text: str) -> str:
-    """Show what XML cannot hold as `\\x1b` or `\\ud800`; a carriage return at a line's end is only a line's end."""
-    return _UNPRINTABLE.sub(_escape, text.replace("\r\n", "\n"))
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
 def _message(text: str, status: Status) -> str:
     """One line, never empty; a reader shows it beside the name."""
-    line = " ".join(_xml(text).split()) or str(status)
-    return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
+    return one_line(text, MAX_MESSAGE) or str(status)
 
 
-def _cut(text: str) -> str:
-    """Keep both ends of a long text: how it began and how it ended."""
-    if len(text) <= MAX_TEXT:
-        return text
-    half = MAX_TEXT // 2 - 50
-    return (
-        f"{text[:half]}\n[... {len(text) - 2 * half} characters cut here; all of it is in the logs ...]\n{text[-half:]}"
-    )
+def _line(text: str, status: Status) -> str:
+    """The same, with room left for how often."""
+    return one_line(text, MAX_MESSAGE - 40) or str(status)

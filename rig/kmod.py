@@ -27,7 +27,8 @@ NAME = "rig_stall.ko"
 #: What the kernel must have for the module to be built, loaded and spoken to.
 NEEDS = ("MODULES", "MODULE_UNLOAD", "KPROBES", "KALLSYMS", "DEBUG_FS")
 #: What of a tree a module is made from, beside the generated headers, which come from these and the configuration.
-_MATTERS = ("include", "arch/x86/include", "scripts", "tools/objtool", "Makefile", "arch/x86/Makefile")
+#: What a module includes or is built with, as paths of the tree.
+MATTERS = ("include", "arch/x86/include", "scripts", "tools/objtool", "Makefile", "arch/x86/Makefile")
 _WHAT_WENT_WRONG = re.compile(r"(?:error: |ERROR: |undefined!|\*\*\* )")
 
 
@@ -61,7 +62,7 @@ def module(builder: Builder, kernel: Kernel, flavour: Flavour, *, seconds: float
             hint="set them in a fragment of the flavour",
         )
     store, sources = builder.store, [path for path in SOURCES.iterdir() if path.is_file()]
-    headers = Git(repository(store).at)("rev-parse", *(f"{kernel.commit}:{path}" for path in _MATTERS)).split()
+    headers = Git(repository(store).at)("rev-parse", *(f"{kernel.commit}:{path}" for path in MATTERS)).split()
     name = key(config, builder.compiler, kernel.release, headers, sources)
     folder = store.get("kmod", name)
     if folder is None:

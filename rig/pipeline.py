@@ -13,11 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from rig import accel, build, disks, expectations, gueststalls, hunt, image, matrix, plugin, proc, races, series, source
+from rig import (
+    accel,
+    build,
+    disks,
+    expectations,
+    gueststalls,
+    hunt,
+    image,
+    matrix,
+    parts,
+    plugin,
+    proc,
+    races,
+    series,
+    source,
+)
 from rig.accel import Accelerator
 from rig.build import Builder, Flavour
 from rig.clock import Stopwatch, now
@@ -28,10 +43,11 @@ from rig.gueststalls import Arsenal
 from rig.keys import RunKeys
 from rig.model import Cell, Kernel, Side
 from rig.questions import Rules, rules_of
-from rig.series import Applied
+from rig.series import Applied, Series
 from rig.stalls import NO_KIT, Kit
 from rig.store import Store, digest
-from rig.targets import Finder, Targets, touched_by
+from rig.targets import Finder, Targets, touched_by, touched_by_each
+from rig.touched import Function
 from rig.ui import Ui
 
 WORKLOAD_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
@@ -46,6 +62,7 @@ class Options:
     dry_run: bool = False
     always: bool = False
     rig: str = "rig"  # how to call the rig again, for reproducers
+    overrides: tuple[str, ...] = ()  # KEY=VALUE of the command line, as they stood there
 
 
 @dataclass(slots=True)
@@ -74,9 +91,14 @@ class Pipeline:
         self.ledger = Ledger()
 
     @cached_property
-    def cells(self) -> tuple[Cell, ...]:
+    def whole(self) -> tuple[Cell, ...]:
         """The cells of the matrix, selection applied."""
         return matrix.cells(self.config)
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells that this run takes: all of them, or its part."""
+        return parts.part(self.whole, self.config.part)
 
     @cached_property
     def known(self) -> Known:
@@ -106,7 +128,7 @@ class Pipeline:
         """The series on its base; raises SeriesError when it does not apply."""
         config = self.config
         with self.ledger.time("series"):
-            patches = series.read(*config.series, source=config.kernel.source)
+            patches = self._patches()
         with self.ledger.time("source"):
             base = source.resolve(
                 config.kernel.source, config.kernel.version, self.store, say=lambda text: self.ui.stage("source", text)
@@ -117,6 +139,23 @@ class Pipeline:
         what = f"{patches.name}: {count} patch{'es' if count != 1 else ''} on {base.version}"
         self.ui.stage("apply", f"{what} ({'tree ' + applied.tip.tree[:12] if fresh else 'up to date'})")
         return applied
+
+    def _patches(self) -> Series:
+        """The series as configured. An imported archive has its own; patches that lie here must be the same."""
+        config, kept = self.config, self.store.imported
+        if not kept:
+            return series.read(*config.series, source=config.kernel.source)
+        (home,) = (self.store.root / "series").iterdir()
+        ours = replace(series.read(str(home)), name=home.name, origin=", ".join(config.series))
+        if all(Path(origin).exists() for origin in config.series):
+            here = series.read(*config.series)
+            if here.key != ours.key:
+                raise ConfigError(
+                    f"the imported archive is of the series {ours.name}, and series={here.origin} is another one",
+                    hint="export its kernels first, or leave series= as it was then",
+                )
+            return here
+        return ours
 
     # -- build --------------------------------------------------------------------------------------------------------
 
@@ -132,12 +171,19 @@ class Pipeline:
     def trials(self) -> dict[Cell, int]:
         """The trials of each cell on each side, those first that concern the files which the series touches."""
         config, selected = self.config, self.config.select != ("*",)
-        return hunt.attention(self.cells, self.relevances, config.trials.min, None if selected else config.elsewhere)
+        # Over the whole: a cell gets in a part what it gets in a run of all.
+        every = hunt.attention(self.whole, self.relevances, config.trials.min, None if selected else config.elsewhere)
+        return {cell: count for cell, count in every.items() if cell in self.cells}
 
     @cached_property
     def touched(self) -> tuple[str, ...]:
         """The names of the functions that the series touches."""
         return tuple(dict.fromkeys(function.name for function in touched_by(self.applied, self.store)))
+
+    @cached_property
+    def touched_by_each(self) -> tuple[tuple[Function, ...], ...]:
+        """The functions that each patch of the series touches."""
+        return touched_by_each(self.applied, self.store)
 
     @cached_property
     def relevances(self) -> dict[str, float]:
@@ -150,8 +196,8 @@ class Pipeline:
         return races.favoured(self.config.workloads[workload].races, self.touched)
 
     @cached_property
-    def kernels(self) -> dict[tuple[str, Side], Kernel]:
-        """The base and the patched kernel of every flavour; raises BrokenSeries when one does not build."""
+    def every_kernel(self) -> tuple[Kernel, ...]:
+        """The kernels of the wanted prefixes in every flavour; raises BrokenSeries when one does not build."""
         flavours = self.flavours  # first: an empty selection is refused before anything is applied or built
         last = len(self.applied.series.patches)
         wanted = range(last + 1) if self.config.prefixes == "all" else (0, last)
@@ -159,7 +205,13 @@ class Pipeline:
             built = self.builder.kernels(tuple(wanted), flavours, keep_going=self.options.keep_going)
         if not self.builder.built:
             self.ui.stage("build", f"{len(built)} kernels (up to date)")
-        sides = {0: Side.BASE, last: Side.PATCHED}
+        return built
+
+    @cached_property
+    def kernels(self) -> dict[tuple[str, Side], Kernel]:
+        """The base and the patched kernel of every flavour; raises BrokenSeries when one does not build."""
+        built = self.every_kernel
+        sides = {0: Side.BASE, len(self.applied.series.patches): Side.PATCHED}
         return {(kernel.flavour, sides[kernel.prefix]): kernel for kernel in built if kernel.prefix in sides}
 
     def built(self, number: int) -> dict[str, Kernel]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rig import __version__, junit, qemu, results, runs, summary, verdict
+from rig import __version__, html, junit, qemu, results, runs, summary, verdict
 from rig.accel import Accelerator
 from rig.build import BrokenSeries
 from rig.clock import now
@@ -21,6 +21,9 @@ from rig.runs import RunFolder
 from rig.series import Applied
 from rig.signature import signature
 from rig.store import write_atomically
+
+#: What `write` leaves in a run's folder.
+FILES = ("report.html", "junit.xml", "results.json", "summary.md", "summary.txt")
 
 #: For a run in which nothing was booted.
 NO_ACCELERATOR = Accelerator(name="none", reason="nothing was booted")
@@ -53,21 +56,23 @@ def collect(
         base=Base(
             source=f"{applied.base.source} ({applied.base.version})", commit=applied.base.commit, tree=applied.base.tree
         ),
-        series=_series_info(applied, ", ".join(pipeline.config.series)),
+        series=_series_info(pipeline),
         kernels=tuple(kernels.values()),
         config=pipeline.config.model_dump(mode="json"),
         trials=tuple(ordered),
         verdict=fold(ordered, tuple(kernels.values()), pipeline.rules(kernels.values())),
         stages=tuple(pipeline.ledger.stages),
+        overrides=pipeline.options.overrides,
     )
 
 
-def _series_info(applied: Applied, path: str) -> SeriesInfo:
+def _series_info(pipeline: Pipeline) -> SeriesInfo:
+    series = pipeline.applied.series
     patches = tuple(
-        Patch(number=prefix.number, subject=prefix.subject, commit=prefix.commit, tree=prefix.tree)
-        for prefix in applied.prefixes[1:]
+        Patch(number=prefix.number, subject=prefix.subject, commit=prefix.commit, tree=prefix.tree, functions=functions)
+        for prefix, functions in zip(pipeline.applied.prefixes[1:], pipeline.touched_by_each, strict=True)
     )
-    return SeriesInfo(name=applied.series.name, path=path, patches=patches, key=applied.series.key)
+    return SeriesInfo(name=series.name, path=", ".join(pipeline.config.series), patches=patches, key=series.key)
 
 
 def _host(accelerator: Accelerator, compiler: str) -> Host:
@@ -83,10 +88,11 @@ def _host(accelerator: Accelerator, compiler: str) -> Host:
 
 
 def write(path: Path, done: Run) -> None:
-    """Write all reports; results.json last, as it marks the run as complete."""
+    """Write all reports below the run's folder `path`; results.json last, as it marks the run as complete."""
     junit.write_junit(path / "junit.xml", done, path)
-    write_atomically(path / "summary.txt", summary.text(done, path))
-    write_atomically(path / "summary.md", summary.markdown(done, Path(path.parent.name, path.name)))
+    html.write_html(path / "report.html", done, path)
+    write_atomically(path / "summary.txt", summary.text(done))
+    write_atomically(path / "summary.md", summary.markdown(done))
     results.write_results(path / runs.RESULTS, done)
 
 
@@ -106,7 +112,6 @@ def broken_build(pipeline: Pipeline, error: BrokenSeries) -> Run:
         )
         done = collect(pipeline, folder, {}, NO_ACCELERATOR, trials)
         write(folder.path, done)
-        pipeline.ui.say(str(error))
         return done
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -23,12 +24,14 @@ from typing import Any, TypeVar, Union
 from rig.errors import HostError
 from rig.model import Kernel, TrialResult, Verdict
 from rig.store import write_atomically
+from rig.touched import Function
 
 SCHEMA_VERSION = 2
 #: Fields of later versions have defaults, so what these wrote is read as if they had said nothing of them.
 READABLE = (1, SCHEMA_VERSION)
 SCHEMA = Path(__file__).with_name("schemas") / "results.schema.json"
 TRIAL_FILE = "trial.json"
+LARGEST = 512 << 20  # bytes of a results.json that is read
 
 T = TypeVar("T")
 
@@ -63,6 +66,7 @@ class Patch:
     subject: str
     commit: str
     tree: str
+    functions: tuple[Function, ...] = ()  # that it touches; () in results of older rigs, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,7 @@ class Run:
     trials: tuple[TrialResult, ...]
     verdict: Verdict
     stages: tuple[tuple[str, float], ...] = ()  # name, seconds
+    overrides: tuple[str, ...] = ()  # KEY=VALUE of the command line; () in results of older rigs, too
     schema_version: int = SCHEMA_VERSION
 
 
@@ -123,7 +128,9 @@ def write_results(path: Path, run: Run) -> None:
 def read_results(path: Path) -> Run:
     """Return the run in `path`. Raises HostError if it is not there or is not the results of a run."""
     try:
-        data = json.loads(path.read_bytes())
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"larger than {LARGEST >> 20} MiB")
+        data = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version not in READABLE:
             raise ValueError(f"schema version {version!r}, expected {' or '.join(map(str, READABLE))}")
@@ -132,6 +139,14 @@ def read_results(path: Path) -> Run:
         raise HostError(
             f"{path} cannot be read as the results of a run: {error}", hint="run `rig test` again"
         ) from None
+
+
+def _finite(text: str) -> float:
+    """JSON knows neither NaN nor infinity, and no report could show them."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
 
 
 def _dump(data: object) -> str:

@@ -4,7 +4,7 @@ results/<run>/
     plan.json        what the run is made of, before anything is started; a run without results.json can be resumed
     config.json      the configuration as it was resolved; series/ the patches: enough to run any trial again
     trials/<side>/<cell>/<index>/   evidence, see trial.py
-    results.json, junit.xml, summary.txt, summary.md
+    results.json, junit.xml, report.html, summary.txt, summary.md
 results/latest       a link to the newest run
 """
 
@@ -57,7 +57,7 @@ def open_run(
 
     Raises HostError when the folder cannot be made.
     """
-    key = digest(json.dumps(plan, sort_keys=True))
+    key = _key(plan)
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,7 +78,25 @@ def latest(results: Path) -> Path:
     return path.resolve()
 
 
-def _interrupted(results: Path, key: str, last: str, stack: contextlib.ExitStack) -> RunFolder | None:
+def named(start: Path, word: str) -> Path:
+    """Return the folder of the run that `word` names: its path, or that of a file in it, seen from `start`."""
+    path = start / word
+    path = path.parent if path.is_file() else path
+    if not (path / PLAN).exists() and not (path / RESULTS).exists():
+        raise ConfigError(f"{word}: not the folder of a run", hint="usage: rig report [results/RUN]")
+    return path.resolve()
+
+
+def finished(results: Path, plan: Mapping[str, Any]) -> Path | None:
+    """Return the newest run with the same plan that is not to be resumed, None when there is none."""
+    return next((path for path in _of_plan(results, _key(plan)) if (path / RESULTS).is_file()), None)
+
+
+def _key(plan: Mapping[str, Any]) -> str:
+    return digest(json.dumps(plan, sort_keys=True))
+
+
+def _of_plan(results: Path, key: str) -> Iterator[Path]:
     for path in sorted(
         (entry.parent for entry in results.glob(f"*/{PLAN}") if not entry.parent.is_symlink()), reverse=True
     ):
@@ -86,7 +104,13 @@ def _interrupted(results: Path, key: str, last: str, stack: contextlib.ExitStack
             same = json.loads((path / PLAN).read_text())["key"] == key
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if same and not (path / last).exists() and _lock(path, stack):
+        if same:
+            yield path
+
+
+def _interrupted(results: Path, key: str, last: str, stack: contextlib.ExitStack) -> RunFolder | None:
+    for path in _of_plan(results, key):
+        if not (path / last).exists() and _lock(path, stack):
             return RunFolder(path, resumed=True)
     return None
 

@@ -7,8 +7,6 @@ commits, and a second apply finds them by name.
 
 from __future__ import annotations
 
-import email
-import email.policy
 import re
 import shutil
 import tempfile
@@ -16,17 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from rig import lore, mails
 from rig.errors import SeriesError
 from rig.git import IDENTITY, Git
 from rig.source import BaseTree, repository
 from rig.store import Store, digest
 
-_MAIL_START = re.compile(rb"^From \S+.*\d\d:\d\d:\d\d.*$", re.MULTILINE)
-_DIFF_START = re.compile(r"^(?:diff --git |--- \S)", re.MULTILINE)
 _HEADER_PATHS = re.compile(
     r"^(?:--- |\+\+\+ |rename (?:from|to) |copy (?:from|to) )(\"?.*?\"?)(?:\t.*)?$", re.MULTILINE
 )
-_NUMBERED = re.compile(r"\[[^\]]*?(\d+)/(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +52,8 @@ class Series:
     @property
     def prefix_keys(self) -> tuple[str, ...]:
         """The keys of its first patch alone, its first two, and so on to the whole series."""
-        mails = [patch.mail for patch in self.patches]
-        return tuple(digest(*mails[:number]) for number in range(1, len(mails) + 1))
+        parts = [patch.mail for patch in self.patches]
+        return tuple(digest(*parts[:number]) for number in range(1, len(parts) + 1))
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -104,10 +100,10 @@ def read(*origins: str, source: str = "") -> Series:
     names = []
     for origin in origins:
         try:
-            name, mails = _part(origin, source)
+            name, found = _part(origin, source)
             # Below the name of its origin: both parts of a stack may well have a 0001-….patch.
             label = f"{name}/" if len(origins) > 1 else ""
-            patches += [_patch(n, label + file, mail) for n, (file, mail) in enumerate(mails, start=len(patches) + 1)]
+            patches += [_patch(n, label + file, mail) for n, (file, mail) in enumerate(found, start=len(patches) + 1)]
         except SeriesError as error:
             if len(origins) == 1 or error.summary.startswith(f"series={origin}: "):
                 raise
@@ -120,20 +116,23 @@ def _part(origin: str, source: str) -> tuple[str, list[tuple[str, bytes]]]:
     """Return the name of one origin and its mails, each with the name of its file; there is at least one."""
     path = Path(origin).expanduser()
     if path.exists():
-        mails = _folder(path) if path.is_dir() else _mails(path.read_bytes(), path.name)
-        name = path.name if path.is_dir() else path.stem
+        found = _folder(path) if path.is_dir() else mails.split(mails.load(path), path.name)
+        name = path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
+    elif origin.startswith(lore.PREFIXES):
+        data, name = lore.fetch(origin)
+        found = mails.split(data, name, wanted=name)
     elif ".." in origin.rpartition("#")[2]:
-        mails, name = _range(origin, source)
+        found, name = _range(origin, source)
     else:
         raise SeriesError(
             f"series={origin}: no such folder, mbox or patch",
-            hint="patches/ holds examples; a git range is written git:REPO#A..B",
+            hint="patches/ holds examples; a git range is written git:REPO#A..B, a thread of a list lore:MESSAGE-ID",
         )
-    if not mails:
+    if not found:
         raise SeriesError(
             f"series={origin}: holds no patch", hint="expected *.patch files as `git format-patch` writes them"
         )
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "series", mails
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "series", found
 
 
 def _folder(path: Path) -> list[tuple[str, bytes]]:
@@ -147,82 +146,18 @@ def _folder(path: Path) -> list[tuple[str, bytes]]:
         files = [path / name for name in names]
     else:
         files = sorted([*path.glob("*.patch"), *path.glob("*.mbox")])
-    return [mail for file in files for mail in _mails(file.read_bytes(), file.name)]
-
-
-def _mails(data: bytes, name: str) -> list[tuple[str, bytes]]:
-    """Split an mbox (or take a bare patch) and keep the mails that carry a diff, in the order of their numbers."""
-    if not data.strip():
-        raise SeriesError(f"{name}: the file is empty")
-    if b"\0" in data:
-        raise SeriesError(f"{name}: not a text file (NUL at byte {data.index(0)})")
-    starts = [match.start() for match in _MAIL_START.finditer(data)]
-    if data.startswith(b"From ") and (not starts or starts[0] != 0):
-        raise SeriesError(f"{name}: a damaged mbox (its first `From ` line has no date)")
-    if starts and starts[0] != 0 and data[: starts[0]].strip():
-        starts.insert(0, 0)
-    ends = [*starts[1:], len(data)] if starts else []
-    chunks = [data[a:b] for a, b in zip(starts, ends, strict=True)] or [data]
-    kept = []
-    for index, chunk in enumerate(chunks, start=1):
-        label = name if len(chunks) == 1 else f"{name}#{index}"
-        mail = chunk if re.match(rb"(?:From |[A-Za-z-]+: )", chunk) else _bare(chunk, name)
-        text = _text(mail, label)
-        if _subject(mail).lower().startswith("re:") or not _DIFF_START.search(text):
-            continue  # a cover letter or an answer
-        kept.append((label, mail))
-    numbers = [_NUMBERED.search(_subject(mail, keep_prefix=True)) for _, mail in kept]
-    if len(kept) > 1 and all(numbers):  # an mbox from an archive is in order of arrival
-        kept = [pair for _, pair in sorted(zip(numbers, kept, strict=True), key=lambda item: int(item[0][1]))]  # type: ignore[index]
-    return kept
-
-
-def _bare(diff: bytes, name: str) -> bytes:
-    """Wrap a plain diff, such as quilt keeps, in the mail that `git am` wants."""
-    cut = re.search(rb"^(?:diff --git |--- |Index: )", diff, re.MULTILINE)
-    words, rest = (diff[: cut.start()], diff[cut.start() :]) if cut else (b"", diff)
-    subject = PurePosixPath(name).stem
-    author = f"{IDENTITY['GIT_AUTHOR_NAME']} <{IDENTITY['GIT_AUTHOR_EMAIL']}>"
-    head = f"From: {author}\nDate: Sat, 1 Jan 2000 00:00:00 +0000\nSubject: {subject}\n\n"
-    return head.encode() + words.strip() + b"\n---\n" + rest
-
-
-def _text(mail: bytes, name: str) -> str:
-    try:
-        message = email.message_from_bytes(mail, policy=email.policy.default)
-        charset = message.get_content_charset() or "utf-8"
-        payload = message.get_payload(decode=True)
-        body = payload if isinstance(payload, bytes) else mail
-        body.decode(charset)
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise SeriesError(
-            f"{name}: not valid {error.encoding.upper()} at byte {error.start} (line {line} of its body)",
-            hint="save the patch as UTF-8, or declare its charset in a Content-Type header",
-        ) from None
-    except LookupError as error:
-        raise SeriesError(f"{name}: {error}") from None
-    if message.is_multipart():
-        raise SeriesError(
-            f"{name}: a multipart mail", hint="save the patch as plain text, or take the mbox from the list's archive"
-        )
-    return body.decode(charset)
-
-
-def _subject(mail: bytes, *, keep_prefix: bool = False) -> str:
-    message = email.message_from_bytes(mail, policy=email.policy.default)
-    subject = " ".join(str(message.get("Subject", "")).split())
-    return subject if keep_prefix else re.sub(r"^(?:\[[^\]]*\]\s*)+", "", subject)
+    return [mail for file in files for mail in mails.split(mails.load(file), file.name)]
 
 
 def _patch(number: int, name: str, mail: bytes) -> Patch:
-    text = _text(mail, name)
-    diff = text[match.start() :] if (match := _DIFF_START.search(text)) else ""
+    text = mails.text(mail, name)
+    diff = text[match.start() :] if (match := mails.DIFF_START.search(text)) else ""
     if not re.search(
         r"^(?:@@ |GIT binary patch|rename |copy |new file mode |deleted file mode |old mode )", diff, re.MULTILINE
     ):
         raise SeriesError(f"{name}: a damaged patch (its diff has no hunk)")
-    return Patch(number=number, name=name, subject=_subject(mail) or name, mail=mail, paths=tuple(_touched(diff, name)))
+    title, paths = mails.subject(mail) or name, tuple(_touched(diff, name))
+    return Patch(number=number, name=name, subject=title, mail=mail, paths=paths)
 
 
 def _touched(diff: str, name: str) -> Iterator[str]:
@@ -278,10 +213,15 @@ def _range(origin: str, source: str) -> tuple[list[tuple[str, bytes]], str]:
         raise SeriesError(f"series={origin}: {(done.stderr.strip() or 'no such range').splitlines()[-1]}")
     if not done.stdout.strip():
         raise SeriesError(f"series={origin}: the range holds no commit")
-    return _mails(done.stdout.encode(), span), span.replace("..", "-to-")
+    return mails.split(done.stdout.encode(), span), span.replace("..", "-to-")
 
 
 # -- applying ---------------------------------------------------------------------------------------------------------
+
+
+def place(base: str, key: str) -> str:
+    """Return below which ref the store keeps the prefixes of a series on the commit `base`, as /1, /2, …"""
+    return f"refs/rig/series/{digest(base, key)[:32]}"
 
 
 def apply(base: BaseTree, series: Series, store: Store) -> tuple[Applied, bool]:
@@ -290,14 +230,14 @@ def apply(base: BaseTree, series: Series, store: Store) -> tuple[Applied, bool]:
     Raises SeriesError naming patch, file, hunk and base on a conflict, and leaves the tree for inspection.
     """
     git = repository(store)
-    place = f"refs/rig/series/{digest(base.commit, series.key)[:32]}"
-    commits = [base.commit, *(git.commit_of(f"{place}/{patch.number}") for patch in series.patches)]
+    refs = place(base.commit, series.key)
+    commits = [base.commit, *(git.commit_of(f"{refs}/{patch.number}") for patch in series.patches)]
     fresh = None in commits
     if fresh:
         with store.lock("apply"):
             commits = [base.commit, *_am(git, base, series, store)]
             for number, commit in enumerate(commits[1:], start=1):
-                git("update-ref", f"{place}/{number}", str(commit))
+                git("update-ref", f"{refs}/{number}", str(commit))
     known = [commit for commit in commits if commit is not None]
     subjects = ["base", *(patch.subject for patch in series.patches)]
     prefixes = tuple(

@@ -62,6 +62,13 @@ def resolve(source: str, version: str | None, store: Store, *, say: Callable[[st
 
     Raises ConfigError for a source that is not of a known form, not there or not of the pinned version.
     """
+    if kept := store.imported:
+        if source != kept["base"]["source"] or version not in (None, kept["base"]["version"]):
+            raise ConfigError(
+                f"kernel.source: the imported archive is of {kept['base']['source']} ({kept['base']['version']}), "
+                f"not of {source}" + (f" ({version})" if version else "")
+            )
+        return BaseTree(**kept["base"])
     kind, _, rest = source.partition(":")
     if kind not in _KINDS or not rest:
         raise ConfigError(f"kernel.source: {source!r}, expected {FORMS}")

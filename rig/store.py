@@ -2,6 +2,7 @@
 
     objects/<kind>/<key>/   finished things with a manifest of their hashes, never changed after the rename
     work/<name>/            object directories and checkouts that builds change in place, each below a lock
+    imports/<key>/          stores of their own, made of archives (see archive.py)
     linux.git               every base tree and every prefix (see source.py and series.py)
     locks/, tmp/
 
@@ -19,13 +20,16 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from rig.clock import Deadline, sleep
 from rig.errors import HostError
 
 MANIFEST = "manifest.json"
+IMPORTED = "import.json"  # in a store that was made of an archive, see archive.py
 _CHUNK = 1 << 20
 
 
@@ -92,8 +96,15 @@ class Store:
             for name in ("objects", "work", "locks", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             self._users = os.open(root / "locks" / "users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.used: set[tuple[str, str]] = set()  # (kind, key) of the objects that were asked for and are there
         weakref.finalize(self, os.close, self._users)
         fcntl.flock(self._users, fcntl.LOCK_SH)
+
+    @cached_property
+    def imported(self) -> Mapping[str, Any] | None:
+        """What is known of a store that was made of an archive: its one base and the compiler; None of any other."""
+        file = self.root / IMPORTED
+        return json.loads(file.read_text()) if file.exists() else None
 
     def work(self, name: str) -> Path:
         """Return a folder that is changed in place; hold `lock(name)` while changing it."""
@@ -137,6 +148,7 @@ class Store:
             self._discard(path)
             return None
         os.utime(manifest)  # the mark that eviction goes by
+        self.used.add((kind, key))
         return path
 
     def publish(self, kind: str, key: str, fill: Callable[[Path], None]) -> Path:
@@ -163,6 +175,7 @@ class Store:
                 _sync(target.parent)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
+        self.used.add((kind, key))
         return target
 
     def size(self) -> int:
@@ -198,7 +211,7 @@ class Store:
         except BlockingIOError:
             raise HostError("the store is in use by another rig", hint="wait for it to end") from None
         freed = self.size()
-        for name in ("objects", "work", "tmp", "linux.git"):
+        for name in ("objects", "work", "tmp", "imports", "linux.git"):
             shutil.rmtree(self.root / name, ignore_errors=True)
         fcntl.flock(self._users, fcntl.LOCK_SH)
         return freed
@@ -207,6 +220,7 @@ class Store:
         yield from (self.root / "objects").glob("*/*")
         yield from (self.root / "work").iterdir()
         yield from (self.root / "tmp").iterdir()
+        yield from (self.root / "imports").glob("*")
 
     def _discard(self, path: Path) -> None:
         # Renamed first: a reader must never find half an object.

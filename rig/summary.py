@@ -2,58 +2,51 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rig import again
+from rig.blame import of_verdict
 from rig.coverage import least
 from rig.model import FindingVerdict, Side, Status, TrialResult
 from rig.results import Run
+from rig.words import ACCELERATORS, SHORT, count, listing
 
 WIDTH = 72  # of a mail
-ACCELERATORS = {
-    "tcg": "TCG (emulated: weaker evidence on timing, none on memory ordering)",
-    "kvm": "KVM",
-}
-#: How a cell's trials are counted in a table, the worst first.
-SHORT = {
-    Status.CRASH: "crash",
-    Status.TIMEOUT: "hang",
-    Status.FAIL: "fail",
-    Status.LOST: "lost",
-    Status.INCONCLUSIVE: "inconcl",
-    Status.SKIP: "skip",
-    Status.PASS: "pass",
-}
 
 
 def text(run: Run, root: Path | None = None) -> str:
-    """Return verdict, findings, cells and environment as plain lines; `root` is where the run's folder is."""
+    """Return verdict, findings, cells and environment as plain lines.
+
+    `root` is the run's folder as commands name it; without it they are for who stands in that folder.
+    """
     lines = [f"{run.verdict.judgement}: {run.verdict.sentence}", ""]
     for found in run.verdict.findings:
         lines += [
-            f"  {found.judgement:<10} {found.title}",
-            f"             {found.sentence}",
-            f"             in {_list(found.cells, 4)}",
-            f"             {rerun(found.example, root)}",
+            f"  {found.judgement:<12} {found.title}",
+            f"               {found.sentence}",
+            f"               in {listing(found.cells, 4)}",
+            *(f"               {command}" for command in _commands(run, found, root)),
         ]
     if run.verdict.findings:
         lines.append("")
     lines += _table(("cell", "base", "patched"), _cells(run.trials), "  ")
     lines.append("")
     lines += [f"  note: {note}" for note in run.verdict.notes]
-    lines += [f"  {name}: {value}" for name, value in _environment(run)]
+    lines += [f"  {name}: {value}" for name, value in environment(run)]
     if not run.complete:
         lines.append("  INCOMPLETE: not every planned trial has run")
     return "\n".join(lines) + "\n"
 
 
-def markdown(run: Run, root: Path | None = None) -> str:
-    """Return the block to paste under the `---` of a cover letter: no line longer than 72 columns but for a command."""
+def markdown(run: Run) -> str:
+    """Return the block to paste under the `---` of a cover letter: at most 72 columns wide."""
     lines = [f"Tested with rig {run.rig_version}: **{run.verdict.judgement}**", ""]
     lines += [*_wrap(run.verdict.sentence), ""]
-    for name, value in _environment(run):
+    for name, value in environment(run):
         lines += _wrap(f"- {name}: {value}", "  ")
     if not run.complete:
         lines += _wrap("- INCOMPLETE: not every planned trial has run", "  ")
@@ -63,33 +56,50 @@ def markdown(run: Run, root: Path | None = None) -> str:
         lines += _markdown_table(("verdict", "base", "patched", "finding"), rows)
         lines.append("")
         for number, found in enumerate(run.verdict.findings, 1):
-            lines += _finding(number, found, root)
+            lines += _finding(run, number, found)
     for note in run.verdict.notes:
         lines += _wrap(f"- {note}", "  ")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def rerun(evidence: str, root: Path | None = None) -> str:
-    """Return the command that runs the trial in the folder `evidence` again."""
-    return f"rig rerun {root / evidence if root else evidence}"
+def _commands(run: Run, found: FindingVerdict, root: Path | None) -> list[str]:
+    """How to see a finding again: from the series alone, and from the evidence of this run."""
+    example = again.example(run, found.example)
+    return [*([again.anywhere(run, example)] if example else []), again.rerun(found.example, root)]
 
 
-def _finding(number: int, found: FindingVerdict, root: Path | None) -> list[str]:
-    command = rerun(found.example, root)
-    indented = [f"   {command}"]
-    if len(indented[0]) > WIDTH:  # still one command when it is pasted into a shell
-        indented = ["   rig rerun \\", f"     {command.removeprefix('rig rerun ')}"]
+def _blamed(run: Run, found: FindingVerdict) -> str:
+    """Where the finding points in the series; "" where nothing can be said."""
+    pointed = of_verdict(run, found)
+    return pointed.sentence if pointed and pointed.suspects else ""
+
+
+def _finding(run: Run, number: int, found: FindingVerdict) -> list[str]:
     return [
         *_wrap(f"{number}. {found.title}", "   "),
         *_wrap(f"   {found.sentence}", "   "),
-        *_wrap(f"   in {_list(found.cells, 3)}", "   "),
+        *_wrap(f"   in {listing(found.cells, 3)}", "   "),
+        *_wrap(f"   {_blamed(run, found)}", "   "),
         "",
-        *indented,
+        *_folded(_commands(run, found, None)[0]),
         "",
     ]
 
 
-def _environment(run: Run) -> list[tuple[str, str]]:
+def _folded(command: str) -> list[str]:
+    """Return a command over as many lines as it needs, still one command when it is pasted into a shell."""
+    lines = ["  "]
+    for word in shlex.split(command):
+        quoted = shlex.quote(word)
+        if len(lines[-1]) + len(quoted) + 3 > WIDTH and lines[-1].strip():
+            lines[-1] += " \\"
+            lines.append("    ")
+        lines[-1] += f" {quoted}"
+    return lines
+
+
+def environment(run: Run) -> list[tuple[str, str]]:
+    """Return what the trials ran on and with, as names and values."""
     accelerators = sorted({trial.accelerator for trial in run.trials} or {run.host.accelerator})
     machines = sorted({trial.cell.machine for trial in run.trials})
     flavours = sorted({trial.cell.flavour for trial in run.trials})
@@ -98,13 +108,29 @@ def _environment(run: Run) -> list[tuple[str, str]]:
     counted = ", ".join(f"{name} {count}" for name, count in least(trial.coverage for trial in run.trials))
     return [
         ("base", f"{run.base.source}, tree {run.base.tree[:12]}"),
-        ("series", f"{run.series.name}, {_count(len(run.series.patches), 'patch', 'patches')}, tree {tree[:12]}"),
-        ("kernels", f"{', '.join(flavours) or 'none'}; {run.host.compiler}"),
-        ("machines", ", ".join(machines) or "none"),
+        ("series", f"{run.series.name}, {count(len(run.series.patches), 'patch', 'patches')}, tree {tree[:12]}"),
+        ("kernels", f"{', '.join(_flavour(run, name) for name in flavours) or 'none'}; {run.host.compiler}"),
+        ("machines", ", ".join(_machine(run, name) for name in machines) or "none"),
         ("trials", f"{sides[0]} base, {sides[1]} patched"),
         ("accelerator", ", ".join(ACCELERATORS.get(name, name) for name in accelerators)),
         *([("kernel counters", f"{counted} (the least of any trial)")] if counted else []),
     ]
+
+
+def _flavour(run: Run, name: str) -> str:
+    """`debug (base debug-vm)`: a flavour with its Kconfig fragments, where the run tells them."""
+    flavours = run.config.get("flavours")
+    fragments = flavours.get(name) if isinstance(flavours, dict) else None
+    return f"{name} ({' '.join(map(str, fragments))})" if isinstance(fragments, list) and fragments else name
+
+
+def _machine(run: Run, name: str) -> str:
+    """A machine as its guest reported it: `numa8 (8 CPUs, 2 nodes, 2012 MiB, THP always)`."""
+    guest = next((trial.guest for trial in run.trials if trial.guest and trial.cell.machine == name), None)
+    if guest is None:
+        return name
+    nodes = f", {guest.nodes} nodes" if guest.nodes > 1 else ""
+    return f"{name} ({count(guest.cpus, 'CPU')}{nodes}, {guest.memory_kib // 1024} MiB, THP {guest.thp})"
 
 
 def _cells(trials: Iterable[TrialResult]) -> list[tuple[str, str, str]]:
@@ -135,12 +161,3 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 def _wrap(line: str, indent: str = "") -> list[str]:
     lead = line[: len(line) - len(line.lstrip())]
     return textwrap.wrap(line.strip(), WIDTH, initial_indent=lead, subsequent_indent=indent, break_on_hyphens=False)
-
-
-def _list(items: Sequence[str], most: int) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

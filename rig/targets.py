@@ -57,6 +57,17 @@ def touched_by(applied: Applied, store: Store) -> tuple[Function, ...]:
     return touched.of_series(before, after)
 
 
+def touched_by_each(applied: Applied, store: Store) -> tuple[tuple[Function, ...], ...]:
+    """Return the functions that each patch of the series touches, in the order of the patches."""
+    git = repository(store)
+    return tuple(
+        touched.of_series(_texts(git, before.commit, patch.paths), _texts(git, after.commit, patch.paths))
+        for patch, before, after in zip(
+            applied.series.patches, applied.prefixes[:-1], applied.prefixes[1:], strict=True
+        )
+    )
+
+
 def _texts(git: Git, commit: str, paths: Iterable[str]) -> dict[str, str]:
     shown = {path: git.run("show", f"{commit}:{path}") for path in paths if path.endswith((".c", ".h"))}
     return {path: done.stdout for path, done in shown.items() if done.ok}

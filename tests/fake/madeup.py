@@ -31,6 +31,7 @@ from rig.model import (
     Verdict,
 )
 from rig.results import Base, Host, Patch, Run, SeriesInfo
+from rig.touched import Function
 from rig.verdict import fold
 
 BUG = Finding(
@@ -310,7 +311,16 @@ runs = st.builds(
         name=texts,
         path=texts,
         key=texts,
-        patches=many(st.builds(Patch, number=st.integers(1, 9), subject=texts, commit=texts, tree=texts)),
+        patches=many(
+            st.builds(
+                Patch,
+                number=st.integers(1, 9),
+                subject=texts,
+                commit=texts,
+                tree=texts,
+                functions=many(st.builds(Function, path=texts, name=texts)),
+            )
+        ),
     ),
     kernels=many(
         st.builds(
@@ -332,5 +342,6 @@ runs = st.builds(
     trials=st.lists(trials, max_size=4).map(tuple),
     verdict=verdicts,
     stages=pairs(seconds),
+    overrides=many(texts),
     schema_version=st.sampled_from([1, 2]),
 )

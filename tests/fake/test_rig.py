@@ -731,9 +731,11 @@ def test_the_goals_one_by_one(world: MakeWorld) -> None:
     assert "(up to date)" in here.rig("build").stderr
     assert here.rig("report").returncode == 2
     assert here.rig("-s", "test").stderr == ""
-    (here.latest / "junit.xml").unlink()
+    files = ("report.html", "junit.xml", "summary.md", "summary.txt")
+    for name in files:
+        (here.latest / name).unlink()
     assert here.rig("report").returncode == 0
-    assert (here.latest / "junit.xml").exists()
+    assert all((here.latest / name).exists() for name in files)
     assert json.loads(here.rig("--json", "test").stdout)["verdict"]["judgement"] == "CLEAN"
 
 
@@ -742,3 +744,20 @@ def test_results_that_cannot_be_written(world: MakeWorld) -> None:
     done = here.rig("test", "out=/proc/nowhere")
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_came_from_elsewhere_is_reported_on_without_its_project(world: MakeWorld, tmp_path: Path) -> None:
+    here = world(machine())
+    assert here.rig("test").returncode == 0
+    there = tmp_path / "download"
+    shutil.copytree(here.latest.resolve(), there / "run")
+    (there / "run" / "report.html").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "rig", "-C", str(there), "report", "run"],
+        env=here.env, capture_output=True, text=True, timeout=WAIT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("CLEAN: ")
+    assert "CLEAN" in (there / "run" / "report.html").read_text()
+    absent = here.rig("report", "no/such/run")
+    assert (absent.returncode, "not the folder of a run" in absent.stderr) == (2, True)

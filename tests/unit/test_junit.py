@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,21 @@ def test_several_findings_of_one_case_all_appear_once(tmp_path: Path) -> None:
     )
     trials = [trial(Side.PATCHED, Status.FAIL, *both.findings, index=i, cases=(both,)) for i in range(3)]
     messages = [failure.get("message") for failure in case(written(tmp_path, *trials), "punch").findall("failure")]
-    assert messages == ["stale data after hole punch", "zeroes"]
+    assert messages == ["stale data after hole punch (3 of 3 trials)", "zeroes (3 of 3 trials)"]
+
+
+def test_a_case_that_fails_now_and_then_says_how_often(tmp_path: Path) -> None:
+    top = written(
+        tmp_path,
+        trial(index=0, cases=(PUNCH,)),
+        trial(Side.PATCHED, Status.FAIL, STALE, index=1, cases=(STALE_PUNCH,)),
+        trial(index=2, cases=(PUNCH,)),
+        trial(index=3, cases=(dataclasses.replace(PUNCH, status=Status.INCONCLUSIVE),)),
+    )
+    failure = case(top, "punch").find("failure")
+    assert failure is not None
+    assert failure.get("message") == "stale data after hole punch (1 of 3 trials)"
+    assert "Flaky: 2 of the 4 trials of this case passed" in str(failure.text)
 
 
 def test_failure_text_has_splat_place_and_reproducer(tmp_path: Path) -> None:
@@ -163,7 +178,8 @@ def test_failure_text_has_splat_place_and_reproducer(tmp_path: Path) -> None:
     assert failure.get("type") == "bug"
     text = str(failure.text)
     assert "kernel BUG at mm/filemap.c:154!" in text
-    assert f"Reproduce: rig rerun {tmp_path / one.evidence}" in text
+    assert "Reproduce: rig test series=patches/fault-around-private select=debug/smp4/truncate-race/ext4" in text
+    assert f"This trial: rig rerun {os.path.relpath(tmp_path / one.evidence)}" in text
     assert "seed 1000" in text
     assert "tcg" in text
 
@@ -174,7 +190,7 @@ def test_logs_are_attached_where_they_are(tmp_path: Path, monkeypatch: pytest.Mo
     folder.mkdir(parents=True)
     (folder / "console.log").write_text("x")
     out = str(case(written(tmp_path, one, root=tmp_path / "results"), "punch").findtext("system-out"))
-    assert f"[[ATTACHMENT|{folder / 'console.log'}]]" in out
+    assert f"[[ATTACHMENT|{os.path.relpath(folder / 'console.log')}]]" in out
     assert "ktap.log" not in out
     monkeypatch.chdir(tmp_path)
     out = str(case(written(tmp_path, one, root=tmp_path / "results"), "punch").findtext("system-out"))

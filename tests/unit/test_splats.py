@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from rig.model import Finding
 from rig.splatformats import ANY_HEAD, FORMATS, TRIGGERS
-from rig.splats import MAX_LINES, MAX_SAME, MAX_SIGNATURES, Scanner, in_order, scan_bytes, scan_file
+from rig.splatreports import MAX_LINES
+from rig.splats import MAX_SAME, MAX_SIGNATURES, Scanner, in_order, scan_bytes, scan_file
 
 LOGS = Path(__file__).parent / "data" / "console"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from madeup import BUG, cell, run, runs, trial
 
-from rig import summary
+from rig import again, summary
 from rig.model import Side, Status
 from rig.results import Run
 
@@ -56,16 +57,30 @@ def test_markdown_is_a_block_for_a_cover_letter() -> None:
     assert "**REGRESSION**" in lines[0]
     assert "| REGRESSION | 0/4  | 3/4     | 1       |" in lines
     assert "1. kernel BUG in filemap_unaccount_folio" in lines
-    assert "   rig rerun trials/patched/debug-smp4-truncate-race-ext4-1" in lines
+    assert "   rig test series=patches/fault-around-private \\" in lines
+    assert "     select=debug/smp4/truncate-race/ext4 'matrix={}' seed=1001 \\" in lines
     assert "TCG (emulated" in block
     assert "---" not in lines  # git am would cut the letter there
 
 
-def test_a_long_path_stays_one_command() -> None:
-    root = Path("/very/long/" + "x" * 60)
-    block = summary.markdown(REGRESSION, root)
-    joined = block.replace("\\\n", "")
-    assert f"rig rerun      {root}/trials/patched/debug-smp4-truncate-race-ext4-1" in joined
+def test_a_long_command_stays_one() -> None:
+    series = dataclasses.replace(REGRESSION.series, path="patches/" + "x" * 70)
+    long = dataclasses.replace(REGRESSION, series=series, overrides=("perturb.stalls.share=0.1", "a=b c"))
+    block = summary.markdown(long)
+    begin = block.index("   rig test")
+    command = block[begin : block.index("\n\n", begin)].replace("\\\n", "")
+    assert shlex.split(command) == shlex.split(again.anywhere(long, next(one for one in long.trials if one.findings)))
+    assert "'a=b c'" in command
+
+
+def test_commands_name_nothing_of_the_host() -> None:
+    series = dataclasses.replace(REGRESSION.series, path="/home/me/work/fault-around-private")
+    there = dataclasses.replace(REGRESSION, series=series, overrides=("out=/tmp/x", "store=/srv/rig", "seed=3"))
+    for told in (summary.markdown(there), summary.text(there)):
+        assert "/home/me" not in told
+        assert "/tmp/x" not in told
+        assert "/srv" not in told
+        assert "series=fault-around-private" in told
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -99,6 +114,6 @@ def test_words_are_counted() -> None:
     patches = REGRESSION.series.patches * 2
     longer = dataclasses.replace(REGRESSION, series=dataclasses.replace(REGRESSION.series, patches=patches))
     assert "fault-around-private, 2 patches, tree" in summary.text(longer)
-    assert "kernels: debug; gcc" in summary.text(REGRESSION)
+    assert "kernels: debug (base); gcc" in summary.text(REGRESSION)
     other = dataclasses.replace(REGRESSION, host=dataclasses.replace(REGRESSION.host, accelerator="kvm"))
     assert "KVM" not in summary.text(other)  # what the trials ran on counts
