@@ -24,6 +24,7 @@ import pytest
 from fakelinux import BREAKS, GOOD
 
 from rig import audit, perturb
+from rig.compare import SCHEMA as COMPARISON
 from rig.config import load
 from rig.pipeline import Options, Pipeline
 from rig.results import SCHEMA
@@ -261,6 +262,103 @@ def test_the_patched_kernel_alone_is_compared_with_nothing(world: MakeWorld) -> 
     assert here.rig("rerun", str(here.latest / "trials/base/debug/small/race/tmpfs/0")).returncode == 0
     listed = here.rig("list", "sides=patched")
     assert "1 cells x patched x 2 = 2 trials" in listed.stderr
+
+
+def on_seed(seed: int, ktap: str, status: int) -> dict[str, Any]:
+    """What a kernel does whose race is won with one seed alone."""
+    made = machine()
+    made["replies"].insert(0, {"pattern": f"--seed {seed} .*--budget", "stdout": ktap, "status": status})
+    return made
+
+
+def indices(here: World, side: str) -> list[int]:
+    return sorted(trial["index"] for trial in here.results()["trials"] if trial["side"] == side)
+
+
+ADAPTIVE = "trials={min: 1, max: 8, confidence: 0.95}"
+
+
+def test_a_run_goes_on_where_it_is_in_doubt_until_the_answer_is_clear(world: MakeWorld) -> None:
+    here = world(machine(FAILED, status=1))
+    planned = here.rig("-n", "test", ADAPTIVE).stderr
+    assert "would run 2 to 16 trials of 1 cells" in planned
+    assert "a regression when the patched kernel alone shows it in 5 pairs of trials (95 % confidence)" in planned
+    assert "no number of failures in 1 trial excludes luck" in here.rig("-n", "test", "trials=1").stderr
+    done = here.rig("test", ADAPTIVE)
+    assert done.returncode == 1, done.stderr
+    assert indices(here, "base") == indices(here, "patched") == [0, 1, 2, 3, 4]
+    data = here.results()
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(data)
+    assert {(one["side"], one["index"]): one["seed"] for one in data["trials"]} == {
+        (side, index): index + 1 for side in ("base", "patched") for index in range(5)
+    }
+    (found,) = data["verdict"]["findings"]
+    assert (found["judgement"], found["test"], found["stopped"]) == ("REGRESSION", "pairs", "clear")
+    assert data["verdict"]["sampling"]["extended"] == [["debug/small/race/tmpfs", 5]]
+    assert "1 cell went on, debug/small/race/tmpfs to 5; it ended as soon as the answer was clear" in done.stdout
+
+    # Known issues are no reason to accuse, and reports are written again by them.
+    (here.root / "known-issues.yaml").write_text(
+        "issues: [{title: 'stale data*', reason: 'on its way', cells: debug/*}]"
+    )
+    again = here.rig("report")
+    assert again.returncode == 0, again.stderr
+    assert "KNOWN" in again.stdout
+    assert "known by known-issues.yaml entry 1: on its way" in again.stdout
+    (here.root / "known-issues.yaml").write_text("issues: [{title: 'stale data*'}]")
+    for goal in ("test", "report"):
+        refused = here.rig(goal)
+        assert refused.returncode == 2
+        assert "known-issues.yaml:1: issues.0.reason: missing" in refused.stderr
+
+
+def test_a_run_that_is_resumed_makes_the_same_decisions(world: MakeWorld) -> None:
+    here = world(machine(FAILED, status=1))
+    running = here.start("test", ADAPTIVE)
+    third = "trials/patched/debug/small/race/tmpfs/2/trial.json"
+    end = time.monotonic() + WAIT
+    while not list(here.root.glob(f"results/2*/{third}")) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait(WAIT)
+    assert all_gone(here)
+    kept = {path: path.stat().st_mtime_ns for path in here.latest.resolve().glob("trials/**/trial.json")}
+    assert not (here.latest / "results.json").exists()
+    done = here.rig("test", ADAPTIVE)
+    assert done.returncode == 1, done.stderr
+    assert "resuming" in done.stderr
+    assert indices(here, "base") == indices(here, "patched") == [0, 1, 2, 3, 4]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_two_runs_are_compared(world: MakeWorld) -> None:
+    here = world(on_seed(1, FAILED, 1))
+    assert here.rig("test", "seed=5", "out=a").returncode == 0
+    doubtful = here.rig("test", "trials={min: 1, max: 4}", "out=b")
+    assert doubtful.returncode == DOUBT, doubtful.stderr
+    assert "could not have changed it" in doubtful.stdout
+    worse = here.rig("compare", "a/latest", "b/latest")
+    assert worse.returncode == 1, worse.stderr
+    assert worse.stdout.startswith("WORSE: stale data after hole punch in a private mapping is new (patched 0/1 before")
+    assert "differs: trials: 1 -> 1 to 4; longer or more trials find more" in worse.stdout
+    assert "rig rerun" in worse.stdout
+    better = here.rig("compare", "b/latest/results.json", "a/latest")
+    assert (better.returncode, better.stdout.partition(":")[0]) == (0, "NOTHING NEW")
+    assert "  gone    stale data" in better.stdout
+    told = json.loads(here.rig("--json", "compare", "a/latest", "b/latest").stdout)
+    jsonschema.Draft202012Validator(json.loads(COMPARISON.read_text())).validate(told)
+    assert [one["change"] for one in told["patches"]] == ["same", "same"]
+    for words in (
+        (),
+        ("a/latest",),
+        ("a/latest", "nowhere"),
+        ("a/latest", "rig.yaml"),
+        ("a/latest", "b/latest", "x=1"),
+    ):
+        refused = here.rig("compare", *words)
+        assert refused.returncode == 2, words
+        assert "rig compare RUN_A RUN_B" in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def test_a_panic_in_the_middle_is_a_crash_with_its_splat(world: MakeWorld) -> None:
