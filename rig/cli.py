@@ -58,7 +58,7 @@ commands:
                     --ci github|gitlab|jenkins: the jobs of a pipeline, each with its part=; at most parts=N
   doctor            what this host lacks, and how to mend it
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
-  rerun DIR         run the trial whose folder DIR is once more, as it was
+  rerun DIR         run the trial whose folder DIR is once more, as it was; from=FILE: on the kernels of a pipeline
   scan FILE...      what the kernel complained about in console logs, - for standard input; see `rig scan --help`
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
@@ -225,7 +225,9 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     ci.tame_streams(ui.service)
     overrides = list(words.overrides)
     if words.command == "rerun":
-        return commands.rerun(words.arguments, overrides, ui, jobs=_jobs(flags))
+        source = _taken("from", overrides)
+        place = start / source if source else None
+        return commands.rerun(words.arguments, overrides, ui, jobs=_jobs(flags), source=place)
     names = tuple(words.arguments)
     if words.goals and names:
         from rig import runs
