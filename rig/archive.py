@@ -113,7 +113,7 @@ def export(pipeline: Pipeline, file: Path) -> Listing:
             rig=__version__,
             compiler=pipeline.builder.compiler,
             base=applied.base,
-            series=applied.series.name,
+            series=re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._+-]", "", applied.series.name) or "series",
             series_key=applied.series.key,
             commits=tuple(prefix.commit for prefix in applied.prefixes),
             kernels=tuple(
@@ -289,8 +289,9 @@ def _check_objects(folder: Path, made: Listing) -> None:
             raise ValueError(f"kernel {kernel.key[:12]}: its warnings are none")
     for found in (objects / "targets").glob("*/*"):
         from_json(Found, json.loads(found.read_text()))
-    for config in (objects / "kconfig").glob("*/*"):
-        config.read_text()
+    known = {(objects / "kernel" / kernel.key / "config").read_text() for kernel in made.kernels}
+    if any(config.read_text() not in known for config in (objects / "kconfig").glob("*/*")):
+        raise ValueError("a configuration of no kernel in it")
 
 
 def _publish(folder: Path, made: Listing, store: Store) -> None:

@@ -111,6 +111,10 @@ def checks(store: Path) -> Iterator[Check]:
         False,
         "ccache: " + ("used for kernel builds" if ccache else "not installed; it makes builds of other stores quicker"),
     )
+    b4 = importlib.util.find_spec("b4") is not None or shutil.which("b4") is not None
+    yield Check(
+        True, False, "b4: " + ("fetches series=lore:…" if b4 else "not installed; pip install b4 for series=lore:…")
+    )
 
 
 def _kvm() -> Check:

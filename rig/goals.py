@@ -61,7 +61,7 @@ def build(pipeline: Pipeline) -> Mapping[tuple[str, Side], Kernel]:
         try:
             return pipeline.kernels
         except BrokenSeries as error:
-            reporting.broken_build(pipeline, error)
+            _tell_github(reporting.broken_build(pipeline, error))
             raise
 
 
@@ -74,9 +74,13 @@ def finish(done: Run, folder: Path, ui: Ui, *, as_json: bool) -> int:
     else:
         ui.verdict(done, Path(ui.path(folder)))
         ui.tell(f"\nresults: {ui.path(folder)}/ ({', '.join(reporting.FILES)})")
+    _tell_github(done)
+    return exit_code(done)
+
+
+def _tell_github(done: Run) -> None:
     for line in github.tell(done, os.environ):
         print(line, file=sys.stderr)
-    return exit_code(done)
 
 
 def exit_code(done: Run) -> int:

@@ -1,7 +1,6 @@
 """Series from the lists' archive, fetched with b4: `lore:MESSAGE-ID` and `b4:CHANGE-ID`.
 
-b4 only brings the thread; which of its mails are the series is worked out as for an mbox that was saved by hand, so
-both are the same series.
+b4 only brings the thread; which of its mails are the series is worked out as for an mbox that was saved by hand.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def split(data: bytes, name: str, *, wanted: str = "") -> list[tuple[str, bytes]
             version = mail.version
         if _has_diff(label, data):
             kept.append(mail)
-    return [(mail.label, mail.data) for mail in _series(kept, name, version)]
+    series = kept if len(chunks) == 1 else _series(kept, name, version)
+    return [(mail.label, mail.data) for mail in series]
 
 
 def _chunks(data: bytes, name: str) -> list[bytes]:
@@ -127,7 +128,7 @@ def _series(mails: Sequence[Mail], name: str, version: int | None) -> list[Mail]
     thread = len(once) < len(mails) or len(chosen) < len(once) or any(mail.answers for mail in mails)
     if not thread and len(numbered) == len(chosen):
         return sorted(chosen, key=lambda mail: mail.number)
-    if not thread or not numbered or len(chosen) == 1:
+    if not thread or not numbered:
         return chosen
     # In a thread, what has no number beside mails that have one is a proposal in an answer.
     count = max(mail.count for mail in numbered)

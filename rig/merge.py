@@ -122,6 +122,10 @@ def _parts(places: Sequence[Path], ui: Ui) -> list[Part]:
             ui.say(f"  note: {folder} was cut off and has no {runs.RESULTS}: what only it has counts as lost")
             continue
         part = Part(folder, results.read_results(folder / runs.RESULTS))
+        try:
+            json.dumps(results.to_json(part.run), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{part}: text in its results is none (half a surrogate pair)") from None
         for trial in part.run.trials:
             _checked(part, trial)
         found.append(part)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -11,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fakelinux
 import jsonschema
 import pipelines
 import pytest
 from fakelinux import BREAKS, GOOD
-from test_rig import FAILED, ROOT, MakeWorld, World, machine, world
+from test_rig import FAILED, ROOT, WAIT, MakeWorld, World, machine, world
 
 from rig.results import SCHEMA
 
@@ -99,6 +102,7 @@ def test_a_pipeline_comes_to_what_one_run_comes_to(world: MakeWorld, tmp_path: P
         assert "CC " not in one.output
     (folder,) = service.ran[-1].folder.glob("results/2*")
     assert counted(folder / "junit.xml") == expected
+    assert "<html" in (folder / "report.html").read_text()
     assert sum(expected.values()) == 8
     done = json.loads((folder / "results.json").read_text())
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(done)
@@ -106,7 +110,7 @@ def test_a_pipeline_comes_to_what_one_run_comes_to(world: MakeWorld, tmp_path: P
     for trial in done["trials"]:
         assert (folder / trial["evidence"] / "console.log").is_file()
     if isinstance(service, pipelines.GitHub):
-        assert "REGRESSION" in service.summary
+        assert service.summary.count("## rig: REGRESSION") == 1
         assert "::group::Run the trials" in service.ran[1].output
         assert list((home / "artifacts/report").glob("2*/junit.xml"))
     if isinstance(service, pipelines.GitLab):
@@ -212,6 +216,29 @@ def test_parts_belong_together_or_are_refused(parted: Callable[..., World]) -> N
     assert "usage: rig merge" in refused()
 
 
+def test_a_trial_of_a_pipeline_is_run_again_elsewhere(world: MakeWorld, tmp_path: Path) -> None:
+    """With the archive and the results: neither the base, nor the store, nor the project is where it was."""
+    here = project(world(machine(FAILED, status=1)))
+    assert here.rig("export", "kernels.rig").returncode == 0
+    assert here.rig("test", "from=kernels.rig", "part=2/2").returncode == 1
+    results = shutil.copytree(here.latest.resolve(), tmp_path / "brought")
+    here.root.rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "elsewhere/store")
+    shutil.rmtree(tmp_path / "linux")
+    trial = results / "trials/patched/debug/tiny/race/tmpfs/0"
+    again = subprocess.run(
+        [sys.executable, "-m", "rig", "rerun", str(trial), "from=kernels.rig"],
+        cwd=tmp_path / "elsewhere",
+        env=here.env | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        check=False,
+    )
+    assert again.returncode == 1, again.stderr
+    assert "stale data after hole punch" in again.stdout
+
+
 def test_a_part_that_is_missing_is_no_pass(parted: Callable[..., World]) -> None:
     here = parted()
     for path in here.root.glob("two/2*/results.json"):
@@ -226,3 +253,77 @@ def test_a_part_that_is_missing_is_no_pass(parted: Callable[..., World]) -> None
     top = ET.parse(here.latest / "junit.xml").getroot()
     assert int(top.get("errors", 0)) == 2
     assert here.rig("rerun", str(here.latest / "trials/patched/debug/tiny/race/tmpfs/0")).returncode == 0
+
+
+# -- b4 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_b4_itself_reads_what_the_check_says(world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import email
+    import email.message
+    import email.policy
+
+    from b4.review import checks
+
+    here = world(machine(FAILED, status=1))
+    for name in ("PATH", "PYTHONPATH", "CI"):
+        monkeypatch.setenv(name, here.env[name])
+    cover, first, second = (
+        email.message_from_bytes(path.read_bytes(), _class=email.message.EmailMessage, policy=email.policy.default)
+        for path in sorted((here.root / "demo").glob("*.patch"))
+    )
+    command = shlex.join([*here.argv("check-series", "--b4"), "series=demo"])
+
+    def asked(mail: email.message.EmailMessage, words: str = "") -> list[dict[str, str]]:
+        return checks.run_series_checks(("id", mail), [f"{command} {words}".strip()], str(tmp_path))
+
+    (entry,) = asked(cover)
+    assert (entry["tool"], entry["status"]) == ("rig", "fail")
+    assert entry["summary"].startswith("REGRESSION: The patched kernel fails: stale data")
+    assert "rig rerun" in entry["details"]
+    assert asked(first) == asked(second) == []
+    assert len(list(here.root.glob("results/2*"))) == 1  # what is known is not run again
+    (entry,) = asked(cover, "series=absent")
+    assert (entry["status"], "no such folder" in entry["summary"]) == ("fail", True)
+
+    # Without series= the mail's own is meant: the branch that b4 put it on.
+    repo = tmp_path / "linux"
+    fakelinux.git(repo, "checkout", "--quiet", "-b", "b4/review/a-change")
+    fakelinux.git(repo, "am", "--quiet", *(str(path) for path in sorted((here.root / "demo").glob("000[12]*"))))
+    patched = fakelinux.git(repo, "rev-parse", "HEAD~1")
+    fakelinux.git(repo, "commit", "--quiet", "--allow-empty", "--message=tracking")
+    tracking = tmp_path / "tracking.json"
+    tracking.write_text(json.dumps({"series": {"first-patch-commit": patched, "change-id": "a-change"}}))
+    argv = here.argv("check-series", "--b4")
+    extra = {"B4_TRACKING_FILE": str(tracking)}
+    (entry,) = checks.run_series_checks(("id", cover), [shlex.join(argv)], str(repo), extra_env=extra)
+    assert entry["summary"].startswith("REGRESSION")
+    assert here.results()["series"]["path"] == f"git:{repo}#{patched}~1..b4/review/a-change~1"
+
+
+def test_check_series_without_b4_tells_a_person(world: MakeWorld) -> None:
+    here = world(machine())
+    assert here.rig("check-series").returncode == 0
+    again = here.rig("check-series")
+    assert (again.returncode, "has it" in again.stderr, "CLEAN" in again.stdout) == (0, True, True)
+    assert len(list(here.root.glob("results/2*"))) == 1
+
+
+def test_in_ci_a_failure_leaves_its_log_with_the_results(world: MakeWorld, tmp_path: Path) -> None:
+    """A base that does not build: the log lies in a store that is gone with the job."""
+    here = world(machine())
+    (tmp_path / "linux/mm/memory.c").write_text("int memory(void) { return 3 }\n")
+    fakelinux.git(tmp_path / "linux", "commit", "--quiet", "--all", "--message=broken")
+    shutil.rmtree(here.root / "demo")
+    fakelinux.make_series(tmp_path / "linux", here.root / "demo", [BREAKS])
+    quiet = here.rig("build")
+    assert quiet.returncode == 3
+    assert not (here.root / "results/failure").exists()
+    here.env.update(CI="true", GITHUB_ACTIONS="true")
+    done = here.rig("build")
+    assert done.returncode == 3, done.stderr
+    assert "does not build in flavour debug" in done.stderr
+    assert f"see:  {here.root / 'results/failure'}" in done.stderr
+    (log,) = (here.root / "results/failure").glob("*.log")
+    assert "error:" in log.read_text()
+    assert done.stderr.index("::endgroup::") < done.stderr.index("rig: the base does not build")
