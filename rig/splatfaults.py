@@ -10,16 +10,29 @@ _NULL = "BUG: unable to handle kernel NULL pointer dereference"
 _PAGING = "BUG: unable to handle kernel paging request"
 
 FAULTS = (
-    row("stack", r"BUG: (?:\S+ )?stack guard page was hit at ", "BUG: stack guard page was hit", fatal=True),
+    row(
+        "stack",
+        r"BUG: (?:\S+ )?stack guard page was hit at ",
+        "BUG: stack guard page was hit",
+        fatal=True,
+        blame="recursion",
+    ),
     row("stack", r"(?:traps: )?PANIC: double fault", "PANIC: double fault", fatal=True),
     # arm64 and riscv
-    row("stack", r"Insufficient stack space to handle exception!", "kernel stack overflow", fatal=True),
+    row(
+        "stack",
+        r"Insufficient stack space to handle exception!",
+        "kernel stack overflow",
+        fatal=True,
+        blame="recursion",
+    ),
     # s390; x86-32 and others with DEBUG_STACKOVERFLOW
     row(
         "stack",
         r"Kernel stack overflow\.$|do_IRQ: stack overflow: |Thread overran stack, or stack corrupted",
         "kernel stack overflow",
         fatal=True,
+        blame="recursion",
     ),
     # v5.1 and later on x86, v5.4 and later on powerpc
     row(
@@ -54,7 +67,22 @@ FAULTS = (
         fatal=True,
     ),
     row("bug", r"kernel BUG at \S+:\d+!", "kernel BUG", fatal=True),
-    row("bug", rf"Kernel BUG at {FUNCTION} \[verbose debug info unavailable\]", "kernel BUG", fatal=True),
+    # `%p` until v4.13
+    row(
+        "bug",
+        rf"Kernel BUG at (?:[0-9a-f]{{8,16}}|{FUNCTION}) \[verbose debug info unavailable\]",
+        "kernel BUG",
+        fatal=True,
+    ),
+    # mips, which writes no word between an exception's name and its number
+    row("bug", r"Kernel bug detected\[#\d+\]:", "kernel BUG", fatal=True, joins=True),
+    row(
+        "oops",
+        r"(?P<what>Oops|Unhandled kernel unaligned access|(?:Break|Reserved) instruction in kernel code)\[#\d+\]:",
+        "{what}",
+        fatal=True,
+        joins=True,
+    ),
     # architectures without a BUG() of their own
     row("bug", r"BUG: failure at \S+:\d+/(?P<function>\w+)\(\)!", "kernel BUG", fatal=True),
     row("bug", rf"CFI failure at {FUNCTION} ", "CFI failure", fatal=True),
@@ -73,6 +101,7 @@ FAULTS = (
         r"(?:Oops: )?(?:(?:\w+ )?stack guard page|kernel stack overflow \([a-z -]+\))" + _DIE,
         "BUG: stack guard page was hit",
         fatal=True,
+        blame="recursion",
         joins=True,
     ),
     row("ubsan", r"Internal error: UBSAN: (?P<what>[\w -]+)" + _DIE, "UBSAN: {what}", fatal=True, joins=True),
@@ -84,7 +113,13 @@ FAULTS = (
         fatal=True,
         joins=True,
     ),
-    row("oops", r"(?:Oops: )?(?P<what>int3|Bad pagetable|[a-z][a-z -]{2,60})" + _DIE, "{what}", fatal=True, joins=True),
+    row(
+        "oops",
+        r"(?:Oops: )?(?P<what>int3|Bad pagetable|(?:Low|[a-z])[a-z -]{2,60})" + _DIE,
+        "{what}",
+        fatal=True,
+        joins=True,
+    ),
     row("oops", r"PANIC: early exception 0x[0-9a-f]+ IP ", "PANIC: early exception", fatal=True),
     row("oops", r"SError Interrupt on CPU\d+, |Bad mode in .{3,40} handler detected", "SError interrupt", fatal=True),
 )
@@ -93,6 +128,8 @@ _WARNING_AT = r"WARNING: (?:CPU: \d+ PID: \d+ )?at "
 
 WARNINGS = (
     row("warning", _WARNING_AT + rf"(?P<where>\S+:\d+) {FUNCTION}", "WARNING"),
+    # s390, powerpc and arm until v4.12
+    row("warning", _WARNING_AT + r"(?P<where>\S+\.[chS]:\d+)$", "WARNING"),
     # without DEBUG_BUGVERBOSE
     row("warning", _WARNING_AT + rf"{FUNCTION}(?:\(\))?$", "WARNING"),
     # v6.18 and later name the task: `WARNING: mm/filemap.c:12 at foo+0x1/0x2, CPU#0: comm/12`
@@ -104,6 +141,13 @@ WARNINGS = (
         r"WARNING: kernel stack (?P<what>regs|frame pointer) at \S+ in .{1,64}:\d+ has bad (?P<value>(?:'\w+' )?)value",
         "WARNING: kernel stack {what} has bad {value}value",
         place=False,
+        proof=None,
+    ),
+    row(
+        "warning",
+        rf"WARNING: (?P<what>can't access registers|stack going in the wrong direction\?) at {FUNCTION}",
+        "WARNING: {what} at {function}",
+        trace=False,
         proof=None,
     ),
 )
@@ -126,7 +170,7 @@ PANICS = (
         place=True,
         blame="waiter",
     ),
-    panic("stack", r"(?:K|k)ernel stack overflow", "kernel stack overflow"),
+    panic("stack", r"(?:K|k)ernel stack overflow", "kernel stack overflow", blame="recursion"),
     panic("panic", r"Attempted to kill (?P<what>init|the idle task)!", "kernel panic: Attempted to kill {what}!"),
     panic("panic", r"Fatal exception\b", "kernel panic: Fatal exception"),
     panic("panic", r"(?P<what>Couldn't open N_TTY ldisc)", "kernel panic: {what}"),
@@ -158,8 +202,8 @@ OTHERS = (
     ),
     row(
         "other",
-        r"BUG: Dentry .{1,120} still in use \(-?\d+\) (?P<what>\[unmount of \w+) ",
-        "BUG: Dentry still in use {what}]",
+        r"BUG: Dentry .{1,120} still in use \(-?\d+\) \[unmount of \w+ ",
+        "BUG: Dentry still in use in unmount",
         place=False,
         proof=None,
     ),

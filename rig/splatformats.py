@@ -32,7 +32,7 @@ OPENINGS = (
     r"|Thread overran|Insufficient stack|Unable to handle|CPU \d+ Unable|Unhandled |SError Int|Bad mode in"
 )
 MARKS: tuple[bytes, ...] = (
-    b" [#",  # `general protection fault: 0000 [#1]`, whatever the fault is called
+    b"[#",  # `general protection fault: 0000 [#1]`, whatever the fault is called
     b": bad p",
     b"d swap ",
     b"CSD lock",

@@ -97,7 +97,9 @@ INFRASTRUCTURE = _names(
     # lists, trees, references, timers, wait queues: the object is somebody else's
     list_add* list_del* list_move* list_replace* list_splice* hlist_add* hlist_del* hlist_* rb_erase* rb_insert*
     rb_first* rb_next* rb_prev* rb_last* refcount_* kref_* ref_tracker_* kobject_* kset_* add_uevent_var
-    device_add device_del device_register device_unregister get_device put_device
+    device_add device_del device_register device_unregister get_device put_device sysfs_* dpm_sysfs_* i2c_del_adapter
+    radix_tree_node_alloc* idr_alloc* idr_get_free* ida_alloc* ida_get_new* ida_pre_get xas_alloc xas_create* xas_nomem
+    drop_nlink inc_nlink clear_nlink
     debug_object* debug_print_object debug_timer_* debug_rcu_* debug_check_no_obj_freed page_table_check_*
     skb_panic skb_over_panic skb_under_panic skb_put skb_push skb_pull kfree_skb* consume_skb*
     del_timer* timer_delete* mod_timer* add_timer* try_to_del_timer* call_rcu* kvfree_call_rcu finish_wait
@@ -135,7 +137,7 @@ BOTTLENECKS = {
     "synchronize_rcu_expedited": "synchronize_rcu",
     "synchronize_sched": "synchronize_rcu",
     "synchronize_net": "synchronize_rcu",
-    "synchronize_srcu": "synchronize_srcu",
+    "synchronize_srcu": "synchronize_rcu",
 }
 
 #: Who hands work to a function that is found at run time. A CPU that is stuck is seen at a random place below that

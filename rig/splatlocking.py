@@ -54,6 +54,19 @@ LOCKDEP = (
     ),
     row(
         "lockdep",
+        r"BUG: looking up invalid subclass: \d+",
+        "BUG: looking up invalid subclass",
+        proof=re.compile(r"turning off the locking|" + TRACE.pattern),
+    ),
+    row(
+        "lockdep",
+        r"WARNING: chain_key collision",
+        "WARNING: chain_key collision",
+        announced=True,
+        proof=_LOCKDEP_PROOF,
+    ),
+    row(
+        "lockdep",
         r"BUG: key \S+ (?:not in \.data|has not been registered)!",
         "BUG: key has not been registered",
         trace=False,
@@ -110,7 +123,7 @@ STALLS = (
     ),
     row(
         "other",
-        r"smp: csd: Detected non-responsive CSD lock \(#\d+\) on CPU#\d+",
+        r"(?:smp: )?csd: Detected non-responsive CSD lock \(#\d+\) on CPU#\d+",
         "csd: non-responsive CSD lock",
         place=False,
         proof=None,

@@ -50,6 +50,15 @@ SANITIZERS = (
         proof=_KASAN_PROOF,
         more=_ACCESS,
     ),
+    # a tag mismatch that arm64 notices later
+    row(
+        "kasan",
+        r"BUG: KASAN: (?P<what>invalid-access)$",
+        "KASAN: {what}",
+        fatal=True,
+        whole=True,
+        proof=re.compile(r"Asynchronous fault|" + _KASAN_PROOF.pattern),
+    ),
     # v4.0 to v4.3 wrote `BUG: KASan: use after free in f+0x1/0x2 at addr ffff...`.
     *(
         row(

@@ -91,7 +91,7 @@ class Report:
             self._learn_lock(message)
         if task := _TASK.match(message):
             self._learn_task(task["pid"])
-        if (rest := starts(message)) is not None:
+        if (rest := starts(message, under_way=self.traced)) is not None:
             self._start_trace()
             message = rest
         elif TRACE_ENDS.match(message.lstrip()):
@@ -134,7 +134,11 @@ class Report:
         """Whether what the kernel prints ahead of the trace in such a report is missing."""
         if self.format.announced:
             return not self.announced
-        return self.format.blame == "first" and self.task is None and self.format.kind not in ("leak", "panic")
+        return (
+            self.format.blame in ("first", "recursion")
+            and self.task is None
+            and self.format.kind not in ("leak", "panic")
+        )
 
     def _next_trace(self) -> None:
         if len(self.traces) < MAX_TRACES:

@@ -17,8 +17,8 @@ TRACE = re.compile(
 FUNCTION = r"(?P<function>[A-Za-z_][\w.$]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?"
 
 #: Whom a report blames: the first frame that is no messenger; the first that does not only wait as well; who was called
-#: to do the work in which a CPU is stuck; the place where a lock is taken.
-Blame = Literal["first", "waiter", "stall", "lock"]
+#: to do the work in which a CPU is stuck; the place where a lock is taken; who calls itself until the stack is full.
+Blame = Literal["first", "waiter", "stall", "lock", "recursion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

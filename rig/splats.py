@@ -177,12 +177,20 @@ class Scanner:
         if report is not None:
             # Two heads within a few lines vouch for one another.
             report.proven = report.proven or line.number - report.head_line <= CUT_LINES
+        if self._in_storm(row, match, line):
+            if report is not None:
+                self._complete(report)
+            return
+        if row.proof is None and not row.panic:
+            self._conclude(
+                self._new(row, match, line, preamble())
+            )  # one line and no more; what is open goes on after it
+            return
+        if report is not None:
             self._complete(report)
         if len(self._open) >= MAX_OPEN:
             self._complete(min(self._open.values(), key=lambda r: r.last_line))
-        report = self._open[line.caller] = self._new(row, match, line, preamble())
-        if row.proof is None and not row.panic:
-            self._complete(report)  # it is one line and no more
+        self._open[line.caller] = self._new(row, match, line, preamble())
 
     def _in_storm(self, row: Format, match: re.Match[str], line: Line) -> bool:
         """Whether there were so many reports like this one that there is nothing to learn from it."""
@@ -255,8 +263,10 @@ class Scanner:
         del self._open[report.caller]
         # A head that nothing followed: a program that imitates the kernel, or a machine that died at that very moment.
         cut_off = at_end and self._line - report.head_line <= CUT_LINES
-        if not report.proven and not cut_off:
-            return
+        if report.proven or cut_off:
+            self._conclude(report)
+
+    def _conclude(self, report: Report) -> None:
         self._taken = max(self._taken, report.last_line)
         finding = report.finding()
         self.fatal = self.fatal or finding.fatal

@@ -26,8 +26,10 @@ from rig.splatrows import Blame
 
 MAX_FRAMES = 64  # of one trace
 MAX_TRACES = 8
+RECURSION = 3  # how often a function is in a trace that overflows the stack by calling itself
 
-_NAME = r"(?P<name>[A-Za-z_][\w.$]*)"
+#: powerpc writes `.name` for a function where ABI v1 has a descriptor of that name.
+_NAME = r"\.?(?P<name>[A-Za-z_][\w.$]*)"
 _ADDRESS = r"\(?\[<[0-9a-f]+>\]\s*"
 #: A frame without `? `, which marks what the unwinder merely found on the stack; powerpc prints stack and address.
 _FRAME = re.compile(
@@ -36,6 +38,8 @@ _FRAME = re.compile(
 )
 #: arm: `[<8010>] (callee) from [<8020>] (caller+0x1/0x2)`, since v5.19 ` callee from caller+0x1/0x2`.
 _FROM = re.compile(rf"\s*(?:\[<[0-9a-f]+>\] \()?{_NAME}(?:\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?)?\)? from ")
+#: which older kernels print without saying first that it is a trace.
+_UNANNOUNCED = re.compile(r"\[<[0-9a-f]+>\] \(\w+.*\) from ")
 _INLINE = re.compile(rf"\s*{_NAME} \S+:\d+ \[inline\]")
 _POINTER = re.compile(
     r"\s*(?:RIP: 00[16]0:|RIP  ?|EIP: (?:[\da-f]{4}:)?|EIP is at |IP: |pc : |epc ?: |PC is at |NIP (?:\[[0-9a-f]+\] )"
@@ -66,8 +70,10 @@ class Trace:
         self.bottom = self.bottom or BOTTOM.match(name) is not None
 
 
-def starts(message: str) -> str | None:
+def starts(message: str, *, under_way: bool) -> str | None:
     """Return what stands behind `Call Trace:` on the line, or None if no trace starts with it."""
+    if not under_way and _UNANNOUNCED.match(message):
+        return message
     match = _STARTS.match(message) if "race:" in message or "race (crc" in message else None
     return match["rest"] if match else None
 
@@ -109,6 +115,8 @@ def culprit(
         return _waiter(first)
     inline = traces[0].inlined if traces else []
     told = [*named, *first]
+    if blame == "recursion" and (again := [name for name in told if told.count(name) >= RECURSION]):
+        told = again
     # Where all are messengers, the outermost is nearest to whom it was sent for.
     return _first(told, INFRASTRUCTURE) or _first(told[::-1], REPORTING, ENTRY) or next(iter([*told, *inline]), None)
 

@@ -190,6 +190,19 @@ def test_interleaved_stalls_are_taken_apart() -> None:
     assert all("[    C1]" in line for line in soft.text.splitlines())
 
 
+def test_a_finding_of_one_line_does_not_end_the_report_around_it() -> None:
+    hung = ["INFO: task race:77 blocked for more than 120 seconds.", "race            D    0    77      1 0x00000004"]
+    trace = ["Call Trace:", " __schedule+0x8eb/0x2060", " schedule+0xf0/0x430", " widget_open+0x10/0x20"]
+    line = "unregister_netdevice: waiting for lo to become free. Usage count = 3"
+    for place in (1, 2, 3, 5):
+        log = [*(hung + trace)[:place], line, *(hung + trace)[place:]]
+        findings = scan_bytes("".join(f"[   12.000000] {text}\n" for text in log).encode())
+        assert {(f.title, f.function, f.corrupted) for f in findings} == {
+            ("INFO: task hung in widget_open", "widget_open", False),
+            ("unregister_netdevice: waiting for DEV to become free", None, False),
+        }
+
+
 def test_signature_knows_neither_addresses_nor_processes() -> None:
     log = (LOGS / "many-small.log").read_text()
     other = re.sub(r"pfn:\w+", "pfn:11111", log).replace("+0x", "+0x1").replace("process race", "process other-7")
