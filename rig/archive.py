@@ -113,7 +113,7 @@ def export(pipeline: Pipeline, file: Path) -> Listing:
             rig=__version__,
             compiler=pipeline.builder.compiler,
             base=applied.base,
-            series=applied.series.name,
+            series=re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._+-]", "", applied.series.name) or "series",
             series_key=applied.series.key,
             commits=tuple(prefix.commit for prefix in applied.prefixes),
             kernels=tuple(

@@ -60,7 +60,7 @@ commands:
                     --ci github|gitlab|jenkins: the jobs of a pipeline, each with its part=; at most parts=N
   doctor            what this host lacks, and how to mend it
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
-  rerun DIR         run the trial whose folder DIR is once more, as it was
+  rerun DIR         run the trial whose folder DIR is once more, as it was; from=FILE: on the kernels of a pipeline
   compare A B       two runs, yesterday's and today's or two versions of a series: what is new, gone, worse or better;
                     exits with 1 when something is new or worse (--json for programs)
   scan FILE...      what the kernel complained about in console logs, - for standard input; see `rig scan --help`
@@ -239,7 +239,9 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         places = words.arguments if start == Path.cwd() else [str(start / word) for word in words.arguments]
         return comparison.run(places, as_json=flags.json)
     if words.command == "rerun":
-        return commands.rerun(words.arguments, overrides, ui, jobs=_jobs(flags))
+        source = _taken("from", overrides)
+        place = start / source if source else None
+        return commands.rerun(words.arguments, overrides, ui, jobs=_jobs(flags), source=place)
     names = tuple(words.arguments)
     if words.goals and names:
         from rig import runs

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from rig import archive, explain, goals, matrix, parts, runs, trial
 from rig import doctor as host
 from rig.campaign import open_lab, spec_of
 from rig.clock import Deadline
-from rig.config import Config, load
+from rig.config import Config, default_store, load
 from rig.errors import ConfigError, HostError
 from rig.model import Cell, Kernel, Side, Status
 from rig.pipeline import Options, Pipeline
@@ -155,8 +157,11 @@ def _shell_in(config: Config, ui: Ui, lab: Lab, cell: Cell, kernel: Kernel) -> i
             return child.stop(grace=1) if child.poll() is None else child.popen.returncode
 
 
-def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) -> int:
-    """Run the trial of a folder again, as it was, into `rerun-<n>/` below it; exits 1 when it is bad again."""
+def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int, source: Path | None = None) -> int:
+    """Run the trial of a folder again, as it was, into `rerun-<n>/` below it; exits 1 when it is bad again.
+
+    With `source`, on the kernels of that archive.
+    """
     if len(words) != 1 or not (Path(words[0]) / "plan.json").is_file():
         raise ConfigError(
             "usage: rig rerun DIR", hint="DIR is the folder of a trial: results/<run>/trials/<side>/<cell>/<index>"
@@ -167,10 +172,13 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     if root is None or "cell" not in plan:
         raise ConfigError(f"{folder}: not inside the folder of a run", hint="config.json of the run is needed, too")
     # matrix={}: whatever the matrix left out, this cell was in it.
-    fixed = [f"series={root / 'series'}", "matrix={}", f"select={plan['cell']}", f"seed={plan['seed']}"]
-    fixed.append(f"budget={plan['budget']}")
-    store = [] if any(word.startswith("store=") for word in overrides) else _store_of(root)
-    config = load(root / "config.json", [*fixed, *store, *overrides])
+    fixed = [f"series={root / 'series'}", "matrix={}", f"select={plan['cell']}", f"seed={plan['seed']}", "part=[]"]
+    config = load(root / "config.json", [*fixed, f"budget={plan['budget']}", *_places(root), *overrides])
+    with archive.used(config, source, ui) if source else nullcontext(config) as used:
+        return _rerun(used, folder, plan, ui, jobs=jobs)
+
+
+def _rerun(config: Config, folder: Path, plan: Mapping[str, Any], ui: Ui, *, jobs: int) -> int:
     pipeline = Pipeline(config, Options(jobs=jobs), ui)
     cell, side = pipeline.cells[0], Side(plan["side"])
     kernels = pipeline.kernels
@@ -193,9 +201,15 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     return 1 if result.status.bad else HostError.exit_code if result.status is Status.LOST else 0
 
 
-def _store_of(root: Path) -> list[str]:
-    """Return the override that names the store which the run used."""
-    try:
-        return [f"store={json.loads((root / 'plan.json').read_text())['store']}"]
-    except (OSError, ValueError, KeyError):
-        return []
+def _places(root: Path) -> list[str]:
+    """Return overrides that name the run's store, or ours, and this project, when the run is from elsewhere."""
+    found = []
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        store = Path(json.loads((root / "plan.json").read_text())["store"])
+        found.append(f"store={store if store.is_dir() else default_store()}")
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads((root / "config.json").read_text())
+        for key, name in (("kconfigs", "kconfigs"), ("guest_workloads", "guest-workloads")):
+            if not Path(known[key]).is_dir():
+                found.append(f"{key}={Path.cwd() / name}")
+    return found

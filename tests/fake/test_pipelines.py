@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -17,7 +18,7 @@ import jsonschema
 import pipelines
 import pytest
 from fakelinux import BREAKS, GOOD
-from test_rig import FAILED, ROOT, MakeWorld, World, machine, world
+from test_rig import FAILED, ROOT, WAIT, MakeWorld, World, machine, world
 
 from rig.results import SCHEMA
 
@@ -213,6 +214,29 @@ def test_parts_belong_together_or_are_refused(parted: Callable[..., World]) -> N
     )
     assert "no folder of a run" in refused("absent")
     assert "usage: rig merge" in refused()
+
+
+def test_a_trial_of_a_pipeline_is_run_again_elsewhere(world: MakeWorld, tmp_path: Path) -> None:
+    """With the archive and the results: neither the base, nor the store, nor the project is where it was."""
+    here = project(world(machine(FAILED, status=1)))
+    assert here.rig("export", "kernels.rig").returncode == 0
+    assert here.rig("test", "from=kernels.rig", "part=2/2").returncode == 1
+    results = shutil.copytree(here.latest.resolve(), tmp_path / "brought")
+    here.root.rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "elsewhere/store")
+    shutil.rmtree(tmp_path / "linux")
+    trial = results / "trials/patched/debug/tiny/race/tmpfs/0"
+    again = subprocess.run(
+        [sys.executable, "-m", "rig", "rerun", str(trial), "from=kernels.rig"],
+        cwd=tmp_path / "elsewhere",
+        env=here.env | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        check=False,
+    )
+    assert again.returncode == 1, again.stderr
+    assert "stale data after hole punch" in again.stdout
 
 
 def test_a_part_that_is_missing_is_no_pass(parted: Callable[..., World]) -> None:
