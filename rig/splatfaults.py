@@ -115,7 +115,7 @@ FAULTS = (
     ),
     row(
         "oops",
-        r"(?:Oops: )?(?P<what>int3|Bad pagetable|(?:Low|[a-z])[a-z -]{2,60})" + _DIE,
+        r"(?:Oops: )?(?P<what>int3|Bad pagetable|(?:[a-z]|Low|Unknown)[a-z# NM-]{2,60})" + _DIE,
         "{what}",
         fatal=True,
         joins=True,

@@ -20,7 +20,7 @@ _LOCKS = """
     check_path check_wait_context check_chain_key check_unlock print_circular_bug* print_deadlock_bug
     print_usage_bug* print_irq_inversion_bug* print_bad_irq_dependency print_unlock_imbalance_bug*
     print_lock_invalid_wait_context print_freed_lock_bug register_lock_class assign_lock_key look_up_lock_class
-    rcu_lockdep* debug_check_no_* debug_locks_off debug_lockdep_rcu_enabled trace_hardirqs_* trace_softirqs_*
+    reacquire_held_locks rcu_lockdep* debug_check_no_* debug_locks_off debug_lockdep_rcu_enabled trace_hardirqs_* trace_softirqs_*
     might_sleep* might_resched might_fault* cant_sleep cant_migrate
     schedule_bug raw_spin_* raw_read_* raw_write_* do_raw_* spin_bug spin_dump
     rwlock_bug debug_spin_* queued_* native_queued_* pv_queued_* mutex_lock* mutex_unlock* mutex_trylock* rt_mutex_*
@@ -102,8 +102,8 @@ INFRASTRUCTURE = _names(
     drop_nlink inc_nlink clear_nlink
     debug_object* debug_print_object debug_timer_* debug_rcu_* debug_check_no_obj_freed page_table_check_*
     skb_panic skb_over_panic skb_under_panic skb_put skb_push skb_pull kfree_skb* consume_skb*
-    del_timer* timer_delete* mod_timer* add_timer* try_to_del_timer* call_rcu* kvfree_call_rcu finish_wait
-    prepare_to_wait* wake_up* autoremove_wake_function flush_work cancel_work* cancel_delayed_work* queue_work*
+    hrtimer_cancel hrtimer_try_to_cancel del_timer* timer_delete* mod_timer* add_timer* try_to_del_timer* call_rcu*
+    kvfree_call_rcu finish_wait prepare_to_wait* wake_up* autoremove_wake_function flush_work cancel_work* cancel_delayed_work* queue_work*
     queue_delayed_work* proc_register proc_create*
 """
 )
@@ -144,7 +144,7 @@ BOTTLENECKS = {
 #: function, so a stall is known by it, and is the same bug wherever the next sample falls.
 DISPATCHERS = _names("""
     process_one_work call_timer_fn run_timers run_timer_softirq run_ksoftirqd smpboot_thread_fn netif_receive_skb*
-    do_softirq handle_softirqs kthread start_secondary ret_from_fork* cpu_startup_entry
+    kthread start_secondary ret_from_fork* cpu_startup_entry
     do_syscall_* do_fast_syscall_* sysenter_dispatch tracesys_phase2 entry_SYSCALL_* system_call_fastpath x64_sys_call
     el0_svc* do_el0_svc invoke_syscall ret_fast_syscall syscall_trace_enter* handle_syscall
     vfs_write vfs_read vfs_ioctl do_vfs_ioctl vfs_iter_read vfs_iter_write do_iter_read do_iter_write
