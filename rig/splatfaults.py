@@ -133,7 +133,7 @@ WARNINGS = (
     # without DEBUG_BUGVERBOSE
     row("warning", _WARNING_AT + rf"{FUNCTION}(?:\(\))?$", "WARNING"),
     # v6.18 and later name the task: `WARNING: mm/filemap.c:12 at foo+0x1/0x2, CPU#0: comm/12`
-    row("warning", rf"WARNING: (?P<where>\S+:\d+) at {FUNCTION}, CPU#\d+: ", "WARNING"),
+    row("warning", rf"WARNING: (?P<where>\S+:\d+) at {FUNCTION}(?: \S+:\d+)?, CPU#\d+: ", "WARNING"),
     row("warning", rf"WARNING: at {FUNCTION}, CPU#\d+: ", "WARNING"),
     # the unwinder's own
     row(

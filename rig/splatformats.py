@@ -117,7 +117,8 @@ REFINEMENTS: tuple[Refinement, ...] = (
 
 #: Lines just ahead of a head that belong to it.
 PREAMBLE = re.compile(
-    r"-+\[ cut here \]-+|8<--- cut here ---|page: ?\S*|page dumped because|raw: |head: |aops:|flags: |memcg:|anon flags"
+    r"-+\[ cut here \]-+|8<--- cut here ---|(?:BUG|WARNING): .* \[inline\]$|page: ?\S*|page dumped because|raw: "
+    r"|head: |aops:|flags: |memcg:|anon flags"
     r"|ksm flags|list_(?:add|del)|refcount_t: |usercopy: |ODEBUG: |={20,}$|pages's memcg|kernel tried to execute"
     r"|Bad or missing usercopy|proc_dir_entry '|detected buffer overflow in|skbuff: |kasan: (?:CONFIG_KASAN|GPF could)"
 )
