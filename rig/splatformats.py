@@ -24,36 +24,18 @@ FORMATS: tuple[Format, ...] = (*MEMORY, *LOCKING, *REPORTS)
 #: The line on which any row matches; one match that says no is cheaper than ninety.
 ANY_HEAD = re.compile("|".join(re.sub(r"\(\?P<\w+>", "(?:", row.head.pattern) for row in FORMATS))
 
-#: Every head has one of these in it: what is searched for in the bytes of a console, before any line is looked at.
-TRIGGERS: tuple[bytes, ...] = (
-    b"BUG",
-    b"WARNING: ",
-    b"INFO: ",
-    b"[#",
-    b"UBSAN: ",
-    b"Kernel panic",
-    b"nable to handle",
-    b"nhandled ",
-    b"hard LOCKUP",
-    b"kmemleak: ",
-    b"unreferenced obj",
-    b"PANIC: ",
-    b"nobody cared",
-    b"Page cache inval",
-    b"Insufficient stack",
-    b"stack overflow",
-    b"overran stack",
-    b"pagealloc: ",
+#: How a head begins, or else what it has in it: searched for in the bytes of a console, before any line is taken apart.
+OPENINGS = (
+    r"BUG|WARNING: |INFO: |\[ (?:INFO|WARNING|BUG): |UBSAN|[Kk]ernel (?:panic|BUG|stack)|PANIC: |traps: PANIC"
+    r"|CFI failure|kmemleak: |unreferenced obj|pagealloc: |Page cache inval|VFS: |IPv6: BUG|unregister_netd|RTNL: "
+    r"|trusty: |rcu: INFO|watchdog: |NMI watchdog|CPU\d+: Watchdog|Watchdog det|irq \d+: nobody|do_IRQ: stack"
+    r"|Thread overran|Insufficient stack|Unable to handle|CPU \d+ Unable|Unhandled |SError Int|Bad mode in"
+)
+MARKS: tuple[bytes, ...] = (
+    b"[#",  # `general protection fault: 0000 [#1]`, whatever the fault is called
     b": bad p",
     b"d swap ",
     b"CSD lock",
-    b"unregister_netd",
-    b"VFS: ",
-    b"RTNL: ",
-    b"CFI failure",
-    b"trusty: ",
-    b"SError Int",
-    b"Bad mode in",
 )
 
 #: A panic for one of these reasons only says that something before it was fatal.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rig.splatformats import ANY_HEAD, CUT_HERE, PREAMBLE, TRIGGERS
+from rig.splatformats import ANY_HEAD, CUT_HERE, MARKS, OPENINGS, PREAMBLE
 
 MAX_LINE = 4096  # bytes of a line that are looked at
 PREAMBLE_LINES = 40
 PREAMBLE_BYTES = 6000
+CUT_HERE_LINES = 6  # from `cut here` to a head
 
-_CALLER = rb"\[ *[TC]\d{1,10}\]"
 #: printk: `<4>[   12.345678][   T12] `; since boot also with the time since the last message (dmesg -d).
 _PRINTK = rb"(?:<\d{1,3}>)?\[ *(?P<time>\d{1,9}\.\d{6})(?: <[ \d.]{6,16}>)?\]"
 #: dmesg -T, -e or -H, and --time-format iso.
@@ -27,10 +27,10 @@ _DMESG = (
 #: /dev/kmsg and netconsole: `4,1234,5678901,-,caller=T12;`, of which netconsole may print the release first.
 _KMSG = rb"(?:\d\.\d[\w.+-]*,)?\d{1,4},\d+,(?P<usec>\d{1,15}),[^\s,;]{1,2}(?:,caller=(?P<who>[TC]\d+))?[^;\n]{0,80};"
 #: What phones put behind the time: CPU, command and process.
-_PHONE = rb"(?:\[ ?\d+: ?[^\]\n]{1,24}: ?\d+\] ?|\(\d\)\[\d+:[^\]\n]{1,24}\]|c\d{1,2} +\d+ )?"
-_STAMP = rb"(?:" + _PRINTK + rb"|" + _DMESG + rb")(?: ?(?P<caller>" + _CALLER + rb"))?(?: " + _PHONE + rb"|$)"
+_PHONE = rb"(?:\[ ?\d+: ?[^\]\n]{1,24}: ?\d+\] ?|\(\d\)\[\d+:[^\]\n]{1,24}\])?"
+_STAMP = rb"(?:" + _PRINTK + rb"|" + _DMESG + rb")(?: ?\[ *(?P<caller>[TC]\d{1,10})\])?(?: " + _PHONE + rb"|$)"
 _PREFIX = re.compile(
-    rb"(?:\w+ *:\w+ *: )?(?:" + _STAMP + rb"|(?P<only>(?:<\d{1,3}>)?" + _CALLER + rb")(?: |$)|" + _KMSG
+    rb"(?:\w+ *:\w+ *: )?(?:" + _STAMP + rb"|(?:<\d{1,3}>)?\[ *(?P<only>[TC]\d{1,10})\](?: |$)|" + _KMSG
     + rb"|(?P<level><\d{1,3}>)(?=\S))"
 )  # fmt: skip
 _CLOCK = rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
@@ -41,17 +41,25 @@ _SYSLOG = re.compile(
     + rb"(?: [A-Z]{2,5})?) (?:[\w.:-]+ )?(?:\w+\.\w+ )?(?P<tag>kernel|[\w./@-]+(?:\[\d+\])?): ?"
 )  # fmt: skip
 #: The time of whatever logged the serial line; tells nothing about who printed what follows.
-_LOGGER = re.compile(rb"(?:\[" + _DATE + rb"\]|" + _DATE + rb"|\[" + _CLOCK + rb"\]|" + _CLOCK + rb") +")
+_LOGGER = re.compile(rb"\[(?:" + _DATE + rb"|" + _CLOCK + rb")\] ?")
 _TAG = re.compile(rb"(?:[\w.-]+ )?kernel: ?")
 #: A kernel message behind a program's output that did not end its line, such as a prompt.
-_LATE = re.compile(rb"(?:<\d>)?\[ *\d{1,9}\.\d{6}\](?:" + _CALLER + rb")? ")
+_LATE = re.compile(rb"(?:<\d>)?\[ *\d{1,9}\.\d{6}\](?:\[ *[TC]\d{1,10}\])? ")
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)?|[()][0-9A-Z]|[=>78cDEHMNOZ])")
 #: A line, anywhere in a block, that only the kernel prints: from there on its lines are known by what is ahead of them.
 _KERNEL_LINE = re.compile(
     rb"\n(?:(?:<\d{1,3}>)?\[ *(?:\d{1,9}\.\d{6}\]|[TC]\d{1,10}\] )|\d{1,4},\d+,\d{1,15},[-c][,;]"
     rb"|\[\w{3} \w{3} [ \d]\d " + _CLOCK + rb" \d{4}\] )"
 )
+_OPENINGS = OPENINGS.encode()
 _HEAD = re.compile(ANY_HEAD.pattern.encode())
+#: Where a head may begin: at the beginning of a line, or behind what is put ahead of it. A search for each, as one that
+#: begins with plain bytes is ten times as fast as one that begins with a choice; the words keep most of the heads out.
+_AHEAD = (rb"\n", rb"\] ?", rb": ?", rb"> ?", rb"; ?", rb"0 ", rb"\x1b\[[0-9;?]*[A-Za-z]")
+_SEARCHES = (
+    *(re.compile(ahead + rb"(?=" + _OPENINGS + rb")(?:" + _HEAD.pattern + rb")", re.MULTILINE) for ahead in _AHEAD),
+    *(re.compile(re.escape(mark)) for mark in MARKS),
+)
 
 
 @dataclass(slots=True)
@@ -78,7 +86,7 @@ def take_apart(raw: bytes, number: int) -> Line:
     time, caller = None, None
     if match is not None:
         who = match["caller"] or match["only"] or match["who"]
-        caller = who.decode().strip("[] ").rpartition("[")[2].strip() if who else None
+        caller = who.decode() if who else None
         time = float(match["time"]) if match["time"] else int(match["usec"]) / 1e6 if match["usec"] else None
     return Line(number, raw, _decode(raw[start:]), caller, time, kernel)
 
@@ -109,7 +117,7 @@ def _prefix(raw: bytes) -> tuple[int, re.Match[bytes] | None, bool]:
             start, kernel = tagged.end(), True
         elif logged := _LOGGER.match(raw):
             start = logged.end()
-        match = _PREFIX.match(raw, start) or _late(raw)
+        match = _PREFIX.match(raw, start) or (_late(raw) if b"[" in raw else None)
     if match is not None:
         start, kernel = match.end(), kernel or not match["level"]
     if tag := _TAG.match(raw, start):  # journalctl -o short-monotonic has the host and the tag behind the time
@@ -128,7 +136,7 @@ class Block:
     def __init__(self, data: bytes, before: bytes = b"") -> None:
         self.data = data
         self._before = before  # the bytes ahead of it
-        self._next = dict.fromkeys(TRIGGERS, -1)  # where each word stands next; -1: not searched yet
+        self._next = [-1] * len(_SEARCHES)  # where each is found next; -1: not searched for yet
 
     def line(self, start: int) -> tuple[bytes, int]:
         """Return what is to be looked at of the line that begins at `start`, and where the next one begins."""
@@ -142,19 +150,23 @@ class Block:
 
     def head(self, position: int) -> int:
         """Return where the next line begins, from the one at `position` on, with which a report may begin; or -1."""
-        while (hit := self._trigger(position)) >= 0:
-            start = self.data.rfind(b"\n", position, hit) + 1 or position
-            raw, position = self.line(start)
+        while position < len(self.data):
+            raw, after = self.line(position)
             if may_begin(raw):
-                return start
+                return position
+            hit = self._hit(after - 1)  # from the newline ahead of the next line on
+            if hit < 0:
+                break
+            position = self.data.rfind(b"\n", 0, hit + 1) + 1
         return -1
 
-    def _trigger(self, position: int) -> int:
+    def _hit(self, position: int) -> int:
+        """Return where one of the searches finds something next, at or after `position`; or -1."""
         first = end = len(self.data)
-        for word, where in self._next.items():
+        for index, where in enumerate(self._next):
             if where < position:
-                where = self.data.find(word, position)
-                self._next[word] = where = end if where < 0 else where
+                match = _SEARCHES[index].search(self.data, position)
+                self._next[index] = where = match.start() if match else end
             first = min(first, where)
         return -1 if first == end else first
 
@@ -184,17 +196,19 @@ class Block:
             data = self._before[-(PREAMBLE_BYTES - start) :] + data
         raws = data.split(b"\n")[:-1]
         raws = raws[1 if len(data) == PREAMBLE_BYTES else 0 :][-PREAMBLE_LINES:]  # the first may lack its beginning
-        lines = [take_apart(raw[:MAX_LINE], head.number - len(raws) + i) for i, raw in enumerate(raws)]
-        mine = [
-            line for line in lines if line.caller == head.caller and line.number > taken and line.kernel == head.kernel
-        ]
-        cut = next((i for i in range(len(mine) - 1, -1, -1) if CUT_HERE.match(mine[i].message)), None)
-        first = len(mine)
-        if cut is not None and len(mine) - cut <= 6:
-            first = cut
-        while first > 0 and PREAMBLE.match(mine[first - 1].message):
-            first -= 1
-        return mine[first:]
+        mine: list[Line] = []  # backwards
+        kept = 0
+        for ahead, raw in enumerate(reversed(raws), 1):
+            line = take_apart(raw[:MAX_LINE], head.number - ahead)
+            if line.number <= taken or (len(mine) >= CUT_HERE_LINES and kept < len(mine)):
+                break
+            if line.caller != head.caller or line.kernel != head.kernel:
+                continue
+            mine.append(line)
+            cut = CUT_HERE.match(line.message) and len(mine) <= CUT_HERE_LINES
+            if cut or (kept == len(mine) - 1 and PREAMBLE.match(line.message)):
+                kept = len(mine)
+        return mine[:kept][::-1]
 
     def tail(self) -> bytes:
         """Return what the block after this one has to know."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from rig.model import Finding
@@ -26,6 +27,9 @@ INLINED = " [inline]"  # a head that decode_stacktrace has unfolded; the same wi
 MAX_PARTIAL = 65536  # bytes kept of a line that has not ended
 MAX_SIGNATURES = 200  # of one console
 MAX_SAME = 5  # findings of one signature
+MAX_ALIKE = 50  # reports that begin alike, after which no more of them are read: a storm says the same again and again
+MAX_HEADS = 1000  # ways to begin that are told apart
+STORM_LINES = 60  # lines after the head of a report that is not read in which other heads belong to it
 MAX_AGE = 2000  # lines of the console from a report's head to its last possible line
 IDLE_LINES = 200  # lines of others after which a report has ended
 CUT_LINES = 3  # from a head to the end of the console, or to the next head, for it to have been cut short
@@ -69,6 +73,8 @@ class Scanner:
         self._open: dict[str | None, Report] = {}
         self._done: list[Finding] = []
         self._same: Counter[str] = Counter()
+        self._alike: Counter[tuple[Format, str | None]] = Counter()
+        self._unread = -STORM_LINES  # line of the last head whose report is not read
         self._fatal_begun = False
         self._any = False  # whether there was a report before
         self.fatal = False
@@ -142,7 +148,7 @@ class Scanner:
         if ANY_HEAD.match(line.message) and not line.message.endswith(INLINED):
             for row in FORMATS:
                 if match := row.head.match(line.message):
-                    self._begin(row, match, line, block.preamble(line, start, self._taken))
+                    self._begin(row, match, line, lambda: block.preamble(line, start, self._taken))
                     return
         report = self._owner(line)
         if report:
@@ -160,7 +166,7 @@ class Scanner:
             return None
         return report
 
-    def _begin(self, row: Format, match: re.Match[str], line: Line, preamble: list[Line]) -> None:
+    def _begin(self, row: Format, match: re.Match[str], line: Line, preamble: Callable[[], list[Line]]) -> None:
         """A head: of a new report, or one more of a report that is under way."""
         report = self._open.get(line.caller)
         if row.panic and self._absorb_panic(line):
@@ -172,14 +178,32 @@ class Scanner:
         if report is not None:
             # Two heads within a few lines vouch for one another.
             report.proven = report.proven or line.number - report.head_line <= CUT_LINES
+        if self._in_storm(row, match, line):
+            if report is not None:
+                self._complete(report)
+            return
         if row.proof is None and not row.panic:
-            self._conclude(self._new(row, match, line, preamble))  # one line and no more; what is open goes on after it
+            self._conclude(
+                self._new(row, match, line, preamble())
+            )  # one line and no more; what is open goes on after it
             return
         if report is not None:
             self._complete(report)
         if len(self._open) >= MAX_OPEN:
             self._complete(min(self._open.values(), key=lambda r: r.last_line))
-        self._open[line.caller] = self._new(row, match, line, preamble)
+        self._open[line.caller] = self._new(row, match, line, preamble())
+
+    def _in_storm(self, row: Format, match: re.Match[str], line: Line) -> bool:
+        """Whether there were so many reports like this one that there is nothing to learn from it."""
+        if row.joins and line.number - self._unread < STORM_LINES:
+            return True
+        key = (row, match.groupdict().get("function"))
+        if key in self._alike or len(self._alike) < MAX_HEADS:
+            self._alike[key] += 1
+            if self._alike[key] <= MAX_ALIKE:
+                return False
+        self._unread = line.number
+        return True
 
     def _new(self, row: Format, match: re.Match[str], line: Line, preamble: list[Line]) -> Report:
         groups = {name: value for name, value in match.groupdict().items() if value}
