@@ -162,6 +162,7 @@ PANICS = (
         r"stack-protector: Kernel stack is corrupted in: (?:[0-9a-f]{8,16}$|" + FUNCTION + ")",
         "kernel panic: stack is corrupted",
         place=True,
+        blame="named",
     ),
     panic(
         "stack",

@@ -126,7 +126,14 @@ SANITIZERS = (
 PAGES = (
     row(
         "bad-page",
-        r"BUG: Bad page (?P<what>state|map|cache) in process .{1,64}  \w+:",
+        r"BUG: Bad page map in process .{1,64}  \w+:",
+        "BUG: Bad page map",
+        titled=False,
+        proof=re.compile(r"page:|addr:|" + TRACE.pattern),
+    ),
+    row(
+        "bad-page",
+        r"BUG: Bad page (?P<what>state|cache) in process .{1,64}  \w+:",
         "BUG: Bad page {what}",
         proof=re.compile(r"page:|addr:|" + TRACE.pattern),
     ),

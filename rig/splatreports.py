@@ -135,7 +135,7 @@ class Report:
         if self.format.announced:
             return not self.announced
         return (
-            self.format.blame in ("first", "recursion")
+            self.format.blame in ("first", "recursion", "named")
             and self.task is None
             and self.format.kind not in ("leak", "panic")
         )
@@ -204,8 +204,8 @@ class Report:
                 if refinement.applies(message, self.head):
                     kind, heading = refinement.kind, refinement.title
                     break
-        told = not self.format.place or "{function}" in self.format.title
-        place = f" in {function}" if function and not told else ""
+        placed = self.format.place and self.format.titled and "{function}" not in self.format.title
+        place = f" in {function}" if function and placed else ""
         what = function if self.format.place and function else heading
         text = self.lines + ([f"[{self.dropped} more lines]"] if self.dropped else [])
         return Finding(

@@ -109,6 +109,8 @@ def culprit(
     if blame == "lock":
         found = _first(named, LOCKS, WORKERS) or _first([*first, *chain], INFRASTRUCTURE, WORKERS)
         return found or _first([*named, *first], REPORTING, ENTRY)
+    if blame == "named" and named:
+        return named[0]
     if blame == "stall":
         return _stalled(traces)
     if blame == "waiter":
