@@ -26,7 +26,7 @@ _LOCKS = """
     rwlock_bug debug_spin_* queued_* native_queued_* pv_queued_* mutex_lock* mutex_unlock* mutex_trylock* rt_mutex_*
     rt_spin_* rt_read_* rt_write_* ww_mutex_* down down_* downgrade_* up up_* spin_lock* spin_unlock* read_lock*
     read_unlock* local_lock_* write_lock* write_unlock* rwsem_* ldsem_* percpu_down_* percpu_up_* rcu_lock_acquire
-    rcu_lock_release rcu_read_lock* rcu_read_unlock* lock_is_held lock_pin_lock* lock_unpin_lock* local_bh_* lockref_*
+    rcu_lock_release rcu_read_lock* rcu_read_unlock* lock_is_held lock_pin_lock* lock_unpin_lock* local_bh_*
     check_preemption_disabled debug_smp_processor_id this_cpu_preempt_check
 """
 
@@ -102,10 +102,27 @@ INFRASTRUCTURE = _names(
     drop_nlink inc_nlink clear_nlink
     debug_object* debug_print_object debug_timer_* debug_rcu_* debug_check_no_obj_freed page_table_check_*
     skb_panic skb_over_panic skb_under_panic skb_put skb_push skb_pull kfree_skb* consume_skb*
-    hrtimer_cancel hrtimer_try_to_cancel del_timer* timer_delete* mod_timer* add_timer* try_to_del_timer* call_rcu*
+    hrtimer_cancel hrtimer_try_to_cancel del_timer* mod_timer* add_timer* try_to_del_timer* call_rcu*
     kvfree_call_rcu kthread_stop* finish_wait prepare_to_wait* wake_up* autoremove_wake_function flush_work cancel_work*
     cancel_delayed_work* queue_work* queue_delayed_work* proc_register proc_create*
 """
+)
+
+#: Functions that look after others: a WARNING or a BUG in one of them is its caller's.
+CHECKS = _names(
+    _LOCKS
+    + """
+    list_add* list_del* list_move* list_replace* hlist_add* hlist_del* refcount_* kref_* kobject_* debug_object*
+    debug_print_object debug_timer_* debug_rcu_* kmalloc_slab* skb_panic skb_over_panic skb_under_panic skb_put skb_push
+    skb_pull usercopy_* check_heap_object check_object_size fortify_* memcpy* memset* memmove* str* ref_tracker_*
+    sysfs_remove_* sysfs_warn_dup sysfs_create_* dpm_sysfs_* device_add device_del i2c_del_adapter drop_nlink inc_nlink
+    clear_nlink flush_work alloc_pages* get_free_page*
+"""
+)
+
+#: What a driver's request goes through until the USB core looks at it.
+USB_CALLS = _names(
+    "usb_submit_urb usb_start_wait_urb usb_bulk_msg usb_interrupt_msg usb_internal_control_msg usb_control_msg*"
 )
 
 #: Where a task that does not get on waits: in the scheduler, for a lock, for a page, for another CPU.

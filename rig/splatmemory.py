@@ -26,7 +26,7 @@ SANITIZERS = (
     row(
         "kasan",
         rf"BUG: KASAN: (?P<what>(?:double|invalid)-free) in {FUNCTION}",
-        "KASAN: {what}",
+        "KASAN: invalid-free",
         fatal=True,
         whole=True,
         proof=_KASAN_PROOF,

@@ -18,8 +18,8 @@ FUNCTION = r"(?P<function>[A-Za-z_][\w.$]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?"
 
 #: Whom a report blames: the first frame that is no messenger; the first that does not only wait as well; who was called
 #: to do the work in which a CPU is stuck; the place where a lock is taken; who calls itself until the stack is full;
-#: whomever the head names, be it a messenger.
-Blame = Literal["first", "waiter", "stall", "lock", "recursion", "named"]
+#: whomever the head names, be it a messenger; the function that found out, unless checking is all that it is for.
+Blame = Literal["first", "waiter", "stall", "lock", "recursion", "named", "place"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

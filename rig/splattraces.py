@@ -10,6 +10,7 @@ from rig.signature import plain_function
 from rig.splatframes import (
     BOTTLENECKS,
     BOTTOM,
+    CHECKS,
     DISPATCHERS,
     ENTRY,
     IDLE,
@@ -111,6 +112,8 @@ def culprit(
         return found or _first([*named, *first], REPORTING, ENTRY)
     if blame == "named" and named:
         return named[0]
+    if blame == "place" and (found := _first([*named, *first], REPORTING)) and not CHECKS.match(found):
+        return found
     if blame == "stall":
         return _stalled(traces)
     if blame == "waiter":
