@@ -140,9 +140,10 @@ WAITING = _names("""
     rcu_sched_clock_irq rcu_check_callbacks rcu_dump_cpu_stacks rcu_pending print_cpu_stall print_other_cpu_stall
     check_cpu_stall update_process_times tick_* hrtimer_* run_hrtimer enqueue_hrtimer timerqueue_* sysvec_* asm_sysvec_*
     asm_call_irq_on_stack apic_timer_interrupt* smp_apic_timer_interrupt* smp_trace_apic_timer_interrupt
-    local_apic_timer_interrupt irq_exit* watchdog_* sched_tick scheduler_tick do_softirq* handle_softirqs nmi_* arch_trigger_*
-    trigger_* default_do_nmi do_nmi end_repeat_nmi perf_event_* intel_pmu_* asm_common_interrupt common_interrupt sched_show_task dump_cpu_task
-    el1_irq el1_interrupt el1h_64_irq* gic_handle_irq call_on_irq_stack arch_timer_handler_*
+    local_apic_timer_interrupt irq_exit* watchdog_* sched_tick scheduler_tick do_softirq* handle_softirqs nmi_*
+    arch_trigger_* trigger_* default_do_nmi do_nmi end_repeat_nmi perf_event_* intel_pmu_* asm_common_interrupt
+    common_interrupt sched_show_task dump_cpu_task el1_irq el1_interrupt el1h_64_irq* gic_handle_irq call_on_irq_stack
+    arch_timer_handler_*
     # a stall of the rig's own module
     rig_stall_* kprobe_int3_handler aggr_pre_handler opt_pre_handler optimized_callback do_int3
 """)
