@@ -90,7 +90,12 @@ REFINEMENTS: tuple[Refinement, ...] = (
         message=r"usercopy: |Bad or missing usercopy whitelist",
         head=r" at \S*mm/usercopy\.c:",
     ),
-    _refinement("warning", "WARNING: ODEBUG bug", message=r"ODEBUG: ", head=r" at \S*lib/debugobjects\.c:"),
+    _refinement(
+        "warning",
+        "WARNING: ODEBUG bug",
+        message=r"ODEBUG: ",
+        head=r" at \S*lib/debugobjects\.c:\d+ (?:at )?debug_print_object",
+    ),
     _refinement("lockdep", "WARNING: locking bug", head=r" at \S*kernel/locking/lockdep\.c:"),
     _refinement("warning", "WARNING: proc registration bug", head=r"WARNING: .*\bproc_register\+"),
     _refinement(

@@ -20,7 +20,7 @@ _LOCKS = """
     check_path check_wait_context check_chain_key check_unlock print_circular_bug* print_deadlock_bug
     print_usage_bug* print_irq_inversion_bug* print_bad_irq_dependency print_unlock_imbalance_bug*
     print_lock_invalid_wait_context print_freed_lock_bug register_lock_class assign_lock_key look_up_lock_class
-    reacquire_held_locks rcu_lockdep* debug_check_no_* debug_locks_off debug_lockdep_rcu_enabled trace_hardirqs_*
+    reacquire_held_locks rcu_lockdep* debug_check_no_locks* debug_locks_off debug_lockdep_rcu_enabled trace_hardirqs_*
     trace_softirqs_* might_sleep* might_resched might_fault* cant_sleep cant_migrate
     schedule_bug raw_spin_* raw_read_* raw_write_* do_raw_* spin_bug spin_dump
     rwlock_bug debug_spin_* queued_* native_queued_* pv_queued_* mutex_lock* mutex_unlock* mutex_trylock* rt_mutex_*
@@ -83,7 +83,7 @@ INFRASTRUCTURE = _names(
     free_frozen_* free_unref_* free_one_page free_tail_* free_large_* bad_page* free_page_is_bad* check_new_page*
     check_free_page* prep_new_page prep_compound* get_page_from_freelist rmqueue* folio_alloc* vma_alloc_folio*
     put_page* folio_put* folios_put* release_pages free_swap_cache print_bad_pte vm_normal_page* vm_normal_folio*
-    kstrdup* kstrndup* kmemdup* memdup_user* vmemdup_user* strndup_user* kasprintf kvasprintf* devm_k*alloc*
+    kstrdup* kstrndup* kmemdup* memdup_user vmemdup_user* strndup_user* kasprintf kvasprintf* devm_k*alloc*
     pcpu_alloc* alloc_percpu* free_percpu kernel_init_pages post_alloc_hook
     # memory, strings, user copies, bit operations
     memcpy* memset* memmove* memcmp* memchr* memscan* strcpy* strncpy* strscpy* strlcpy* strlen* strnlen* strcmp*
@@ -138,11 +138,12 @@ WAITING = _names("""
     virt_spin_lock arch_spin_lock
     # the timer tick, and the NMI that looked
     rcu_sched_clock_irq rcu_check_callbacks rcu_dump_cpu_stacks rcu_pending print_cpu_stall print_other_cpu_stall
-    check_cpu_stall update_process_times tick_* hrtimer_* run_hrtimer sysvec_* asm_sysvec_* asm_call_irq_on_stack
-    apic_timer_interrupt* smp_apic_timer_interrupt* smp_trace_apic_timer_interrupt local_apic_timer_interrupt irq_exit*
-    watchdog_* sched_tick scheduler_tick do_softirq* handle_softirqs nmi_* arch_trigger_* trigger_* default_do_nmi
-    do_nmi end_repeat_nmi perf_event_* intel_pmu_* asm_common_interrupt common_interrupt sched_show_task dump_cpu_task
-    el1_irq el1_interrupt el1h_64_irq* gic_handle_irq call_on_irq_stack arch_timer_handler_*
+    check_cpu_stall update_process_times tick_* hrtimer_* run_hrtimer enqueue_hrtimer timerqueue_* sysvec_* asm_sysvec_*
+    asm_call_irq_on_stack apic_timer_interrupt* smp_apic_timer_interrupt* smp_trace_apic_timer_interrupt
+    local_apic_timer_interrupt irq_exit* watchdog_* sched_tick scheduler_tick do_softirq* handle_softirqs nmi_*
+    arch_trigger_* trigger_* default_do_nmi do_nmi end_repeat_nmi perf_event_* intel_pmu_* asm_common_interrupt
+    common_interrupt sched_show_task dump_cpu_task el1_irq el1_interrupt el1h_64_irq* gic_handle_irq call_on_irq_stack
+    arch_timer_handler_*
     # a stall of the rig's own module
     rig_stall_* kprobe_int3_handler aggr_pre_handler opt_pre_handler optimized_callback do_int3
 """)
@@ -160,11 +161,11 @@ BOTTLENECKS = {
 #: Who hands work to a function that is found at run time. A CPU that is stuck is seen at a random place below that
 #: function, so a stall is known by it, and is the same bug wherever the next sample falls.
 DISPATCHERS = _names("""
-    process_one_work call_timer_fn run_timers run_timer_softirq run_ksoftirqd smpboot_thread_fn netif_receive_skb*
-    kthread start_secondary ret_from_fork* cpu_startup_entry
+    process_one_work call_timer_fn run_timers run_timer_softirq hrtimer_run_* run_hrtimer run_ksoftirqd
+    smpboot_thread_fn netif_receive_skb* kthread start_secondary ret_from_fork* cpu_startup_entry
     do_syscall_* do_fast_syscall_* sysenter_dispatch tracesys_phase2 entry_SYSCALL_* system_call_fastpath x64_sys_call
-    el0_svc* do_el0_svc invoke_syscall ret_fast_syscall syscall_trace_enter* handle_syscall
-    vfs_write vfs_read vfs_ioctl do_vfs_ioctl vfs_iter_read vfs_iter_write do_iter_read do_iter_write
+    el0_svc* do_el0_svc invoke_syscall ret_fast_syscall syscall_trace_enter* handle_syscall exit_to_usermode_loop
+    nfnetlink_rcv_msg vfs_write vfs_read vfs_ioctl do_vfs_ioctl vfs_iter_read vfs_iter_write do_iter_read do_iter_write
     do_iter_readv_writev call_read_iter call_write_iter new_sync_read new_sync_write fput
     sock_sendmsg* sock_recvmsg* sys_setsockopt sys_getsockopt sys_connect sys_bind lkdtm_do_action
 """)
