@@ -89,7 +89,8 @@ def _annotator(
 
 def _files(objects: Path, names: Iterable[str]) -> Iterable[str]:
     """Yield the source files of functions, in their order, by what the objects of the last build define."""
-    found = sorted(path for path in objects.rglob("*.o") if path.with_name(f".{path.name}.cmd").exists())
+    # In a folder of its own: what lies at the top, vmlinux.o, is linked of all the others.
+    found = sorted(path for path in objects.glob("*/**/*.o") if path.with_name(f".{path.name}.cmd").exists())
     listed = proc.run(["nm", "-A", "--defined-only", *(str(path.relative_to(objects)) for path in found)],
                       timeout=60, cwd=objects)  # fmt: skip
     defined: dict[str, dict[str, None]] = {}
