@@ -98,7 +98,8 @@ examples:
   rig shell debug/smp4/truncate-race/xfs         look around in the machine
 
 exit codes: 0 passed, 1 the series failed (does not apply or build, or a regression was found), 2 usage or
-configuration, 3 the host failed, 4 no verdict (nothing conclusive was seen), 130 interrupted: the same command resumes
+configuration, 3 the host failed, 4 no verdict (nothing conclusive was seen, or it may be luck), 130 interrupted: the
+same command resumes
 """
 
 
