@@ -37,7 +37,7 @@ COMMANDS = (
     "check-series",
     "clean",
 )
-SELFCHECK_KEYS = ("limit", "budget", "seeds", "good_trials", "threshold")
+SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 #: Flags that are followed by a value.
 VALUED = ("-f", "--file", "-C", "--directory", "-j", "--jobs")
