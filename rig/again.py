@@ -16,7 +16,7 @@ from rig.results import Run
 
 #: Keys that the command says itself, and those that concern this host and this run only.
 _OWN = {"series", "select", "matrix", "seed", "trials", "elsewhere", "budget", "sides", "prefixes"}
-_HERE = {"results", "store", "store_limit", "selfcheck", "part", "parts", "from", "evidence"}
+_HERE = {"results", "store", "store_limit", "selfcheck", "part", "parts", "from", "evidence", "known_issues"}
 
 SURE = 0.95  # the chance to see it once more that `trials=` is meant for
 MOST = 50  # trials that are worth suggesting

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rig import guest, keys, perturb, results, schedule, trial, tsc
+from rig import guest, keys, perturb, results, sampling, schedule, trial, tsc
 from rig.accel import Accelerator
 from rig.board import Board
 from rig.config import Perturb
@@ -123,6 +123,7 @@ class Campaign:
         self.kernels = kernels
         self.folder = folder
         self.done: list[TrialResult] = []
+        self._rules = pipeline.rules(kernels.values())
         self._boots = schedule.BootClock(self.config.timeouts.boot)
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -136,27 +137,49 @@ class Campaign:
             self.ui.stage("perturb", f"vCPU jitter: {lab.able.note}")
         if lab.stalls.note:
             self.ui.stage("perturb", f"no stalls inside functions: {lab.stalls.note}")
-        specs = self._specs()
-        self.board.expect(spec.cell for spec in specs)
-        left = [spec for spec in specs if not self._is_done(spec)]
+        trials = self.pipeline.trials
+        specs = self._specs(schedule.order(tuple(trials), self._sides, trials))
+        left = self._left(specs)
         if self.folder.resumed:
             self.ui.stage(
                 "test", f"resuming {self.folder.id}: {len(specs) - len(left)} of {len(specs)} trials are done"
             )
         else:
             self.ui.stage("test", f"{len(specs)} trials of {self.config.budget:g} s in {self.folder.id}")
-        count = schedule.slots(self.pipeline.options.jobs, (spec.machine.cpus for spec in left))
+        count = schedule.slots(self.pipeline.options.jobs, (spec.machine.cpus for spec in specs))
         self.board.slots = count
         with self.pipeline.ledger.time("trials"), self.ui.showing(self.board):
-            schedule.execute(left, lambda spec: self._one(spec, lab), count=count, stop=self._stop)
+            while specs:
+                schedule.execute(left, lambda spec: self._one(spec, lab), count=count, stop=self._stop)
+                specs = self._further()
+                left = self._left(specs)
         return tuple(self.done), accelerator
 
-    def _specs(self) -> tuple[TrialSpec, ...]:
-        config, trials = self.config, self.pipeline.trials
+    @property
+    def _sides(self) -> tuple[Side, ...]:
+        return tuple(map(Side, self.config.sides))
+
+    def _further(self) -> tuple[TrialSpec, ...]:
+        """Return the next trials of what is in doubt, given those so far, wherever they come from."""
+        cells = {cell.id: cell for cell in self.pipeline.trials}
+        ran = sampling.asked(self.done)
+        doubtful = sampling.more(self.done, tuple(cells), self._rules)
+        if doubtful:
+            self.ui.stage("test", f"in doubt, once more on both sides: {', '.join(doubtful)}")
+        indices = {cells[name]: ran[name] for name in doubtful}
+        return self._specs(schedule.round_of(tuple(cells.values()), self._sides, indices))
+
+    def _specs(self, order: Iterable[tuple[Cell, Side, int]]) -> tuple[TrialSpec, ...]:
+        seed = self.config.seed
         return tuple(
-            spec_of(self.pipeline, self.kernels[cell.flavour, side], cell, side, index=index, seed=config.seed + index)
-            for cell, side, index in schedule.order(tuple(trials), tuple(map(Side, config.sides)), trials)
+            spec_of(self.pipeline, self.kernels[cell.flavour, side], cell, side, index=index, seed=seed + index)
+            for cell, side, index in order
         )
+
+    def _left(self, specs: Sequence[TrialSpec]) -> list[TrialSpec]:
+        """Return those of these trials that are not done yet."""
+        self.board.expect(spec.cell for spec in specs)
+        return [spec for spec in specs if not self._is_done(spec)]
 
     def _is_done(self, spec: TrialSpec) -> bool:
         """Take over the result of an earlier attempt at this run."""

@@ -29,6 +29,7 @@ COMMANDS = (
     "doctor",
     "shell",
     "rerun",
+    "compare",
     "scan",
     "selfcheck",
     "export",
@@ -59,6 +60,8 @@ commands:
   doctor            what this host lacks, and how to mend it
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
   rerun DIR         run the trial whose folder DIR is once more, as it was; from=FILE: on the kernels of a pipeline
+  compare A B       two runs, yesterday's and today's or two versions of a series: what is new, gone, worse or better;
+                    exits with 1 when something is new or worse (--json for programs)
   scan FILE...      what the kernel complained about in console logs, - for standard input; see `rig scan --help`
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
@@ -79,7 +82,7 @@ configuration: rig.yaml, and on the command line KEY=VALUE for any key of it:
   kernel.source=S   debian:PACKAGE, git:URL#REF, tarball:FILE or dir:PATH
   select=GLOB       only cells whose id (flavour/machine/workload/filesystem) or a part of it matches
   budget=SECONDS    workload time per trial
-  trials=N          trials per cell, on base and patched alike
+  trials=N          trials per cell, on base and patched alike; trials={min: 2, max: 8}: more where it is in doubt
   sides=patched     only the patched kernel; then there is nothing to compare with
   part=K/N          only the K-th of N parts of the cells, or only those of some GLOB, for rig merge
   from=FILE         use the kernels of an archive of rig export
@@ -95,7 +98,8 @@ examples:
   rig shell debug/smp4/truncate-race/xfs         look around in the machine
 
 exit codes: 0 passed, 1 the series failed (does not apply or build, or a regression was found), 2 usage or
-configuration, 3 the host failed, 4 no verdict (nothing conclusive was seen), 130 interrupted: the same command resumes
+configuration, 3 the host failed, 4 no verdict (nothing conclusive was seen, or it may be luck), 130 interrupted: the
+same command resumes
 """
 
 
@@ -132,7 +136,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-s", "--silent", "--quiet", action="store_true", help="only the verdict and errors")
     made.add_argument("--explain", action="store_true", help="list: who sees the races of each cell")
     made.add_argument("--races", action="store_true", help="list: all races and oracles, and what they need")
-    made.add_argument("--json", action="store_true", help="list, test and selfcheck: print JSON on standard output")
+    made.add_argument(
+        "--json", action="store_true", help="list, test, compare, selfcheck: print JSON on standard output"
+    )
     made.add_argument("--ci", metavar="FORM", help="list: the jobs of a pipeline, for github, gitlab or jenkins")
     made.add_argument("--b4", action="store_true", help="check-series: speak to b4")
     made.add_argument("--console", action="store_true", help="selfcheck: only crash kernels on purpose")
@@ -224,6 +230,13 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     ui = Ui(quiet=flags.silent)
     ci.tame_streams(ui.service)
     overrides = list(words.overrides)
+    if words.command == "compare":
+        from rig import comparison
+
+        if overrides:
+            raise ConfigError(f"compare takes no KEY=VALUE, but {overrides[0]}", hint=comparison.USAGE)
+        places = words.arguments if start == Path.cwd() else [str(start / word) for word in words.arguments]
+        return comparison.run(places, as_json=flags.json)
     if words.command == "rerun":
         source = _taken("from", overrides)
         place = start / source if source else None

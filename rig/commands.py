@@ -37,14 +37,16 @@ def list_cells(config: Config, *, as_json: bool, form: str | None = None) -> int
         huge = f", {machine.hugepages} huge pages" if machine.hugepages else ""
         nodes = f", {machine.nodes} nodes" if machine.nodes > 1 else ""
         print(f"{cell.id:<44} {machine.cpus} CPUs{nodes}, {machine.memory_mib} MiB, thp {machine.thp}{huge}")
-    trials = len(cells) * len(config.sides) * config.trials
+    trials = len(cells) * len(config.sides) * config.trials.min
     sides = " and ".join(config.sides)
     minutes = trials * (config.budget + 6) / 60  # 6 s: boot and settle of a small guest under TCG
     fewer = ""
     if config.elsewhere is not None and config.select == ("*",):
-        fewer = f"; where the series has no part in the races: {config.elsewhere} instead of {config.trials}"
+        fewer = f"; where the series has no part in the races: {config.elsewhere} instead of {config.trials.min}"
+    if config.trials.max > config.trials.min and len(config.sides) == len(Side):
+        fewer += f"; up to {config.trials.max} times where a finding is in doubt"
     print(
-        f"\n{len(cells)} cells x {sides} x {config.trials} = {trials} trials of {config.budget:g} s, "
+        f"\n{len(cells)} cells x {sides} x {config.trials.min} = {trials} trials of {config.budget:g} s, "
         f"at most {minutes:.0f} min one after another{fewer}",
         file=sys.stderr,
     )

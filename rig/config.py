@@ -161,6 +161,34 @@ class Perturb(Model):
     stalls: StallsAt = StallsAt()
 
 
+class Trials(Model):
+    """How often a cell runs on each side: `min` times, and up to `max` times where a finding is in doubt; a bare number
+    is both. See sampling.py."""
+
+    min: int = Field(1, ge=1, le=10_000)
+    max: int = Field(1, ge=1, le=10_000)
+    confidence: float = Field(0.95, ge=0.5, lt=1, description="with which luck is excluded before a series is accused")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        if isinstance(value, str) and value.strip().isdecimal():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 1 <= value <= 10_000:
+                raise ValueError(f"{value}, expected 1 to 10000")
+            return {"min": value, "max": value}
+        if not isinstance(value, (dict, Trials)):
+            raise ValueError(f"{value!r}, expected a number or {{min: N, max: N, confidence: 0.95}}")
+        return {"max": value["min"], **value} if isinstance(value, dict) and "min" in value else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Trials:
+        if self.max < self.min:
+            raise ValueError(f"max {self.max} is below min {self.min}")
+        return self
+
+
 class Selfcheck(Model):
     """How `rig selfcheck` hunts the controls."""
 
@@ -203,7 +231,7 @@ class Config(Model):
     sides: Sides = Field(
         ("base", "patched"), min_length=1, description="which kernels run; without the base nothing is compared"
     )
-    trials: int = Field(1, ge=1, le=10_000)
+    trials: Trials = Trials()
     elsewhere: int | None = Field(
         None, ge=0, description="trials of cells whose races the files of the series have no part in, unless selected"
     )
@@ -215,6 +243,10 @@ class Config(Model):
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()
     evidence: Evidence = Evidence()
+    known_issues: Path | None = Field(
+        None,
+        description="findings to be expected, see expectations.py; none: known-issues.yaml beside rig.yaml, if any",
+    )
     results: Path = Path("results")
     store: Path = Path()
     store_limit_mib: Mebibytes = Field(40 * 1024, ge=1024, alias="store_limit")
@@ -418,10 +450,21 @@ def _origin(root: Path, word: str) -> str:
     return str(path) if word and path.exists() else word  # a git range, or wrong: series.py knows
 
 
+#: Beside rig.yaml, and read when it is there.
+KNOWN_ISSUES = "known-issues.yaml"
+
+
+def _known_issues(root: Path, configured: Path | None) -> Path | None:
+    if configured is not None:
+        return root / configured.expanduser()
+    return path if (path := root / KNOWN_ISSUES).is_file() else None
+
+
 def _resolved(config: Config, root: Path) -> Config:
     root = root.resolve()
     return config.model_copy(
         update={
+            "known_issues": _known_issues(root, config.known_issues),
             "results": root / config.results,
             "kconfigs": root / config.kconfigs,
             "guest_workloads": root / config.guest_workloads,

@@ -28,8 +28,11 @@ LEVELS = {
 
 
 def tell(run: Run, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Append the summary where GitHub's runner wants it, and return the annotations to print; () elsewhere."""
-    if environment.get("GITHUB_ACTIONS") != "true":
+    """Append the summary where GitHub's runner wants it, and return the annotations to print; () elsewhere.
+
+    A part of a run says nothing: `rig merge` has the whole, and would say it again.
+    """
+    if environment.get("GITHUB_ACTIONS") != "true" or run.config.get("part"):
         return ()
     if place := environment.get("GITHUB_STEP_SUMMARY"):
         with Path(place).open("a", encoding="utf-8") as file:

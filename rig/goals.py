@@ -7,16 +7,18 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rig import __version__, evidence, github, reporting, results, runs
+from rig import __version__, evidence, expectations, github, reporting, results, runs, statistics
 from rig.build import BrokenSeries
 from rig.campaign import Campaign
-from rig.config import Config
+from rig.config import Config, Trials
 from rig.errors import HostError
 from rig.model import Judgement, Kernel, Side, Status
 from rig.pipeline import Options, Pipeline
+from rig.questions import rules_of
 from rig.results import Run
 from rig.ui import Ui
 
@@ -33,6 +35,7 @@ EXIT_CODES = {
 def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_json: bool = False) -> int:
     """Reach the goals in the order of the data flow and return the exit code."""
     pipeline = Pipeline(config, options, ui)
+    _ = pipeline.known  # an entry that is not right is told before anything is built
     try:
         if options.dry_run:
             return _dry_run(pipeline, goals)
@@ -46,7 +49,7 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
             done = test(pipeline)
             code = finish(done, config.results / done.id, ui, as_json=as_json)
         elif "report" in goals:
-            code = report(runs.latest(config.results), ui, as_json=as_json)
+            code = report(runs.latest(config.results), ui, config.known_issues, as_json=as_json)
         return code
     finally:
         ui.settle()
@@ -101,13 +104,42 @@ def _dry_run(pipeline: Pipeline, goals: Sequence[str]) -> int:
                 )
     if "test" in goals:
         config = pipeline.config
-        count = sum(pipeline.trials.values()) * len(config.sides)
         ui.stage(
             "test",
-            f"would run {count} trials of {len(pipeline.cells)} cells on {' and '.join(config.sides)}, "
+            f"would run {_how_many(pipeline)} trials of {len(pipeline.cells)} cells on {' and '.join(config.sides)}, "
             f"{config.budget:g} s each",
         )
+        ui.stage("test", _how_sure(pipeline))
     return PASSED
+
+
+def _how_many(pipeline: Pipeline) -> str:
+    """Return how many trials a run comes to: at least, and at most where something is in doubt."""
+    sides, trials = len(pipeline.config.sides), pipeline.trials
+    least = sum(trials.values()) * sides
+    most = len(trials) * pipeline.config.trials.max * sides
+    return f"{least} to {most}" if _adaptive(pipeline) else str(least)
+
+
+def _adaptive(pipeline: Pipeline) -> bool:
+    trials = pipeline.config.trials
+    return trials.max > trials.min and len(pipeline.config.sides) == len(Side)
+
+
+def _how_sure(pipeline: Pipeline) -> str:
+    """Return what it takes that a single finding is a regression."""
+    trials, many = pipeline.config.trials, sum(pipeline.trials.values())
+    if len(pipeline.config.sides) < len(Side):
+        return "one side alone is compared with nothing: whatever is found stays INCONCLUSIVE"
+    percent = f"{100 * trials.confidence:g} %"
+    if _adaptive(pipeline):
+        pairs = statistics.pairs_needed(trials.confidence)
+        what = f"in {pairs} pairs of trials"
+    elif (failures := statistics.failures_needed(many, trials.confidence)) is not None:
+        what = f"in {failures} of {many} trials"
+    else:
+        return f"no number of failures in {many} trial{'s' * (many != 1)} excludes luck at {percent}"
+    return f"a single finding is a regression when the patched kernel alone shows it {what} ({percent} confidence)"
 
 
 # -- test -------------------------------------------------------------------------------------------------------------
@@ -158,15 +190,19 @@ def plan(pipeline: Pipeline, kernels: Mapping[tuple[str, Side], Kernel]) -> dict
     }
 
 
-def report(path: Path, ui: Ui, *, as_json: bool = False) -> int:
+def report(path: Path, ui: Ui, known_issues: Path | None = None, *, as_json: bool = False) -> int:
     """Write all reports of the run in the folder `path` anew; returns the exit code of its verdict.
 
-    Raises HostError when the run was interrupted.
+    Raises HostError when the run was interrupted, and ConfigError when the known issues cannot be read.
     """
     if not (path / runs.RESULTS).exists():
         raise HostError(f"{path.name} was interrupted and has no results yet", hint="`rig test` resumes it")
     done = results.read_results(path / runs.RESULTS)
-    done = replace(done, verdict=reporting.fold(done.trials, done.kernels))
+    # By the rules of the run, whatever rig.yaml says now; but by the known issues of today, as of the day of the run.
+    known = expectations.read(known_issues, datetime.fromisoformat(done.started).date())
+    rules = rules_of(Trials.model_validate(done.config.get("trials", 1)), known, done.kernels)
+    verdict = reporting.fold(done.trials, done.kernels, rules)
+    done = replace(done, verdict=verdict, schema_version=results.SCHEMA_VERSION)
     ui.stage("report", f"{path.name}: {', '.join(reporting.FILES)}")
     reporting.write(path, done)
     return finish(done, path, ui, as_json=as_json)

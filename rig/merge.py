@@ -19,11 +19,12 @@ from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
-from rig import __version__, evidence, matrix, reporting, results, runs, series
+from rig import __version__, evidence, expectations, matrix, reporting, results, runs, series
 from rig.clock import now
 from rig.config import NAME, Config
 from rig.errors import ConfigError, RigError
 from rig.model import Cell, Kernel, Side, Status, TrialResult
+from rig.questions import rules_of
 from rig.results import Host, Run
 from rig.series import Series
 from rig.store import write_atomically
@@ -33,7 +34,7 @@ from rig.ui import Ui
 FREE = frozenset(
     {
         "part", "parts", "series", "results", "store", "store_limit_mib", "kconfigs", "guest_workloads", "evidence",
-        "accel",
+        "accel", "known_issues",
     }
 )  # fmt: skip
 LARGEST_LOG = 256 << 20  # bytes of one file of a trial
@@ -66,6 +67,7 @@ def merge(places: Sequence[Path], config: Config, ui: Ui) -> Run:
     trials = [trial for part in found for trial in part.run.trials]
     lost = _missing(whole, first, trials)
     kernels = tuple({(k.flavour, k.prefix): k for part in found for k in part.run.kernels}.values())
+    known = expectations.read(config.known_issues, now().date())
     settings = whole.model_dump(mode="json")
     plan = {
         "config": settings,
@@ -91,7 +93,7 @@ def merge(places: Sequence[Path], config: Config, ui: Ui) -> Run:
             kernels=kernels,
             config=settings,
             trials=tuple(trials),
-            verdict=reporting.fold(trials, kernels),
+            verdict=reporting.fold(trials, kernels, rules_of(whole.trials, known, kernels)),
             stages=_stages(found),
         )
         removed = evidence.bound(folder.path, done.trials, config.evidence)

@@ -219,6 +219,7 @@ class Stopped(StrEnum):
     CLEAR = "clear"  # the answer was
     BUDGET = "budget"  # the answer was in doubt still, and the most trials that may be were done
     FUTILE = "futile"  # in doubt, and whatever those left had shown, it would have stayed so
+    DECIDED = "decided"  # in doubt, but a regression was certain already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

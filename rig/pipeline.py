@@ -5,7 +5,8 @@ base tree -> prefixes             source.py, series.py
 fragments, prefixes -> kernels    kconfig.py, build.py
 guest-workloads -> image, disks   image.py, disks.py
 kernels, image, cells -> trials   schedule.py, trial.py (and accel.py, vm.py, guest.py below it)
-trials -> verdict -> reports      verdict.py, results.py, junit.py, summary.py
+trials -> more trials, verdict    questions.py, sampling.py, verdict.py
+verdict -> reports                results.py, junit.py, summary.py
 """
 
 from __future__ import annotations
@@ -16,15 +17,32 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from rig import accel, build, disks, gueststalls, hunt, image, matrix, parts, plugin, proc, races, series, source
+from rig import (
+    accel,
+    build,
+    disks,
+    expectations,
+    gueststalls,
+    hunt,
+    image,
+    matrix,
+    parts,
+    plugin,
+    proc,
+    races,
+    series,
+    source,
+)
 from rig.accel import Accelerator
 from rig.build import Builder, Flavour
-from rig.clock import Stopwatch
+from rig.clock import Stopwatch, now
 from rig.config import Config
 from rig.errors import BuildError, ConfigError, HostError
+from rig.expectations import Known
 from rig.gueststalls import Arsenal
 from rig.keys import RunKeys
 from rig.model import Cell, Kernel, Side
+from rig.questions import Rules, rules_of
 from rig.series import Applied, Series
 from rig.stalls import NO_KIT, Kit
 from rig.store import Store, digest
@@ -81,6 +99,15 @@ class Pipeline:
     def cells(self) -> tuple[Cell, ...]:
         """The cells that this run takes: all of them, or its part."""
         return parts.part(self.whole, self.config.part)
+
+    @cached_property
+    def known(self) -> Known:
+        """The known issues; raises ConfigError when they cannot be read."""
+        return expectations.read(self.config.known_issues, now().date())
+
+    def rules(self, kernels: Iterable[Kernel]) -> Rules:
+        """Return by what trials on these kernels are judged."""
+        return rules_of(self.config.trials, self.known, kernels)
 
     @cached_property
     def flavours(self) -> tuple[Flavour, ...]:
@@ -145,7 +172,7 @@ class Pipeline:
         """The trials of each cell on each side, those first that concern the files which the series touches."""
         config, selected = self.config, self.config.select != ("*",)
         # Over the whole: a cell gets in a part what it gets in a run of all.
-        every = hunt.attention(self.whole, self.relevances, config.trials, None if selected else config.elsewhere)
+        every = hunt.attention(self.whole, self.relevances, config.trials.min, None if selected else config.elsewhere)
         return {cell: count for cell, count in every.items() if cell in self.cells}
 
     @cached_property

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rig import controls, runs, verdict
+from rig.config import Trials
 from rig.controls import Control
 from rig.errors import ConfigError, HostError
 from rig.model import Cell, Finding, Judgement, Side, Status, Tally, TrialResult, Verdict
@@ -163,12 +164,18 @@ def tested(key: str, run: Run, known: Sequence[Subject]) -> Subject:
 def condense(run: Run, origins: Sequence[str], default: Mapping[str, Any]) -> RunFacts:
     """Return what is kept of a run of the series `origins`; `default` is the configuration that a clone comes with.
 
-    Raises ConfigError for a run in which a kernel did not build: there is nothing to judge then.
+    Raises ConfigError for a run in which a kernel did not build, as there is nothing to judge then, and for one that
+    decided by what it saw how often to look: what is recorded is judged by the test for one look.
     """
     if not run.kernels:
         raise ConfigError(
             f"run {run.id} has no kernels, so nothing is recorded: {run.verdict.sentence}",
             hint="every patch of a series in patches/ builds",
+        )
+    if (planned := Trials.model_validate(run.config.get("trials", 1))).max > planned.min:
+        raise ConfigError(
+            f"run {run.id} went on where it was in doubt, and is not recorded: added up, it would say too much",
+            hint="run it with a fixed number of trials: trials=2",
         )
     judged = verdict.fold(run.trials)  # by today's rules, as all that is recorded is
     positions = {found.signature: number for number, found in enumerate(judged.findings)}
@@ -344,19 +351,22 @@ class Outcome:
     by: str = ""  # the title of the finding that did it most often
 
 
+#: What a finding may be called that the base does not have, too.
+ACCUSING = (Judgement.REGRESSION, Judgement.INCONCLUSIVE)
 NO_RUN = Outcome(words="no run yet", hit=False)
 
 
 def outcome(control: Control, entry: Entry | None, entries: Iterable[Entry] = ()) -> Outcome:
     """Return what became of a control: how many of the patched trials that count saw something that the base has not.
 
-    A bad control is caught by a finding that it names, and caught otherwise when there are only others. A finding that
-    the base has as well and not clearly less often accuses nobody. As a control may have been run without the base,
-    neither does one that the same base showed in a run of another of `entries`.
+    A bad control is caught by a finding that it names, and caught otherwise when there are only others. Here a single
+    sighting is enough, lucky or not: of a bad control it is known that it is bad, and a good one is to be accused by
+    none. A finding that the base has as well and not clearly less often accuses nobody. As a control may have been run
+    without the base, neither does one that the same base showed in a run of another of `entries`.
     """
     if entry is None:
         return NO_RUN
-    accused = {one.signature for one in folded(entry).findings if one.judgement is Judgement.REGRESSION}
+    accused = {one.signature for one in folded(entry).findings if one.judgement in ACCUSING}
     old = _on_the_base(one for one in entries if one.key != entry.key)
     patched = [
         (trial, accused - old[run.base_tree])

@@ -15,6 +15,7 @@ from rig.build import BrokenSeries
 from rig.clock import now
 from rig.model import CaseResult, Cell, Finding, Kernel, Side, Status, Timing, TrialResult, Verdict
 from rig.pipeline import Pipeline
+from rig.questions import Rules
 from rig.results import Base, Host, Patch, Run, SeriesInfo
 from rig.runs import RunFolder
 from rig.series import Applied
@@ -28,9 +29,9 @@ FILES = ("report.html", "junit.xml", "results.json", "summary.md", "summary.txt"
 NO_ACCELERATOR = Accelerator(name="none", reason="nothing was booted")
 
 
-def fold(trials: Sequence[TrialResult], kernels: Sequence[Kernel]) -> Verdict:
+def fold(trials: Sequence[TrialResult], kernels: Sequence[Kernel], rules: Rules) -> Verdict:
     """Return the verdict over the trials, with what the compiler said of the series among its notes."""
-    folded = verdict.fold(trials)
+    folded = verdict.fold(trials, rules)
     warnings = sorted({f"new warning ({kernel.flavour}): {text}" for kernel in kernels for text in kernel.warnings})
     return replace(folded, notes=(*folded.notes, *warnings))
 
@@ -59,7 +60,7 @@ def collect(
         kernels=tuple(kernels.values()),
         config=pipeline.config.model_dump(mode="json"),
         trials=tuple(ordered),
-        verdict=fold(ordered, tuple(kernels.values())),
+        verdict=fold(ordered, tuple(kernels.values()), pipeline.rules(kernels.values())),
         stages=tuple(pipeline.ledger.stages),
         overrides=pipeline.options.overrides,
     )

@@ -6,6 +6,7 @@ load, a filling disk) then hits both alike.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,13 +27,23 @@ def order(
 
     `trials` has the number of each cell on each side.
     """
+    rounds = (
+        round_of(cells, sides, {cell: index for cell in cells if index < trials[cell]})
+        for index in range(max(trials.values(), default=0))
+    )
+    return tuple(itertools.chain.from_iterable(rounds))
+
+
+def round_of(
+    cells: Sequence[Cell], sides: Sequence[Side], indices: Mapping[Cell, int]
+) -> tuple[tuple[Cell, Side, int], ...]:
+    """Return (cell, side, index) of one more trial on each side, for those of the `cells` that have an index."""
     turns = [tuple(sides), tuple(reversed(sides))]
     return tuple(
-        (cell, side, index)
-        for index in range(max(trials.values(), default=0))
+        (cell, side, indices[cell])
         for number, cell in enumerate(cells)
-        if index < trials[cell]
-        for side in turns[(index + number) % 2]
+        if cell in indices
+        for side in turns[(indices[cell] + number) % 2]
     )
 
 

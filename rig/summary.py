@@ -26,10 +26,10 @@ def text(run: Run, root: Path | None = None) -> str:
     lines = [f"{run.verdict.judgement}: {run.verdict.sentence}", ""]
     for found in run.verdict.findings:
         lines += [
-            f"  {found.judgement:<10} {found.title}",
-            f"             {found.sentence}",
-            f"             in {listing(found.cells, 4)}",
-            *(f"             {command}" for command in _commands(run, found, root)),
+            f"  {found.judgement:<12} {found.title}",
+            f"               {found.sentence}",
+            f"               in {listing(found.cells, 4)}",
+            *(f"               {command}" for command in _commands(run, found, root)),
         ]
     if run.verdict.findings:
         lines.append("")

@@ -66,5 +66,7 @@ def headline(run: Run) -> str:
         f"was not seen to fail like that with it ({patched.failures} of {patched.trials}).",
         Judgement.KNOWN: f"The kernel fails, but not because of {name}: {ran} with it, {beside}.",
         Judgement.CLEAN: f"Nothing broke in {count(patched.trials, 'test run')} of the kernel with {name}.",
-        Judgement.INCONCLUSIVE: f"Nothing can be said about {name}: too few test runs came to a result.",
+        Judgement.INCONCLUSIVE: f"In doubt: {ran} with {name}, {beside}, which may be luck."
+        if patched.failures
+        else f"Nothing can be said about {name}: too few test runs came to a result.",
     }[run.verdict.judgement]

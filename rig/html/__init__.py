@@ -12,9 +12,10 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from rig import statistics
 from rig.html.plots import figures
 from rig.html.view import View, of_run
-from rig.model import Judgement, Side, Status, Tally
+from rig.model import Judgement, Side, Status, Stopped, Tally
 from rig.printable import shown
 from rig.results import Run
 from rig.store import write_atomically
@@ -27,6 +28,19 @@ SIGNS = {
     Judgement.FIXED: "✓",
     Judgement.CLEAN: "✓",
     Judgement.INCONCLUSIVE: "?",
+}
+
+
+#: Tests by their names in `FindingVerdict.test`.
+TESTS = {
+    "boschloo": "Boschloo's exact test",
+    "pairs": "a bet on pairs of trials with equal seeds, good at any number of looks",
+}
+STOPS = {
+    Stopped.FIXED: "",
+    Stopped.CLEAR: "Its cells ran until the answer was clear.",
+    Stopped.BUDGET: "Its cells ran as often as they may, and the answer is still in doubt.",
+    Stopped.FUTILE: "No trial that was left could have changed the answer, so no more were run.",
 }
 
 
@@ -48,7 +62,15 @@ def render(page: View) -> str:
     environment.filters |= {"duration": duration, "number": number, "slug": slug}
     template = environment.get_template("report.html")
     return template.render(
-        page=page, run=page.run, signs=SIGNS, Side=Side, Status=Status, accelerators=ACCELERATORS, interval=interval
+        page=page,
+        run=page.run,
+        signs=SIGNS,
+        tests=TESTS,
+        stops=STOPS,
+        Side=Side,
+        Status=Status,
+        accelerators=ACCELERATORS,
+        interval=interval,
     )
 
 
@@ -70,7 +92,5 @@ def slug(text: str) -> str:
 
 def interval(tally: Tally) -> str:
     """Return the 95 % interval of the failure rate behind a tally as words."""
-    from rig.html.plots import wilson
-
-    low, high = wilson(tally)
-    return f"{100 * low:.0f} to {100 * high:.0f} %" if tally.trials else "no trials"
+    found = statistics.interval(tally.failures, tally.trials)
+    return f"{100 * found.low:.0f} to {100 * found.high:.0f} %" if found else "no trials"

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rig import statistics
 from rig.model import Side, Status, Tally, TrialResult
 from rig.printable import one_line
 from rig.verdict import counts
@@ -72,17 +73,6 @@ def _own_ids(svg: str, prefix: str) -> str:
     return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
 
 
-def wilson(tally: Tally, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95 % interval of the failure rate behind a tally (E. B. Wilson, 1927); (0, 1) without trials."""
-    n = tally.trials
-    if n == 0:
-        return 0.0, 1.0
-    rate = tally.failures / n
-    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def by_cell(trials: Iterable[TrialResult]) -> dict[str, dict[Side, Tally]]:
     """Return how often the trials that count failed, by the id of the cell and the side."""
     found: dict[str, dict[Side, Tally]] = {}
@@ -103,11 +93,17 @@ def _rates(trials: Sequence[TrialResult]) -> Figure | None:
         axes = _axes(0.9 + 0.36 * len(drawn))
         for row, cell in enumerate(drawn):
             for side, offset in ((Side.BASE, -0.14), (Side.PATCHED, 0.14)):
-                if not (tally := cells[cell][side]).trials:
+                tally = cells[cell][side]
+                if (interval := statistics.interval(tally.failures, tally.trials)) is None:
                     continue
-                low, high = wilson(tally)
                 colour, at = _COLOURS[side], row + offset
-                axes.plot([100 * low, 100 * high], [at, at], color=colour, linewidth=2, solid_capstyle="butt")
+                axes.plot(
+                    [100 * interval.low, 100 * interval.high],
+                    [at, at],
+                    color=colour,
+                    linewidth=2,
+                    solid_capstyle="butt",
+                )
                 axes.plot([100 * _rate(tally)], [at], _MARKS[side], color=colour, markersize=6)
         axes.set_yticks(range(len(drawn)), [_label(cell, 44) for cell in drawn])
         axes.set_ylim(len(drawn) - 0.4, -0.6)
@@ -118,8 +114,8 @@ def _rates(trials: Sequence[TrialResult]) -> Figure | None:
     left = f"; {len(ranked) - len(drawn)} more cells, which failed less, are left out" if ranked != drawn else ""
     return Figure(
         title="How often each cell failed",
-        about="Mark: share of trials that failed. Bar: where the true rate lies with 95 % confidence (Wilson); long "
-        f"bars mean few trials. Circles: base, diamonds: patched{left}.",
+        about="Mark: share of trials that failed. Bar: where the true rate lies with 95 % confidence (Clopper and "
+        f"Pearson); long bars mean few trials. Circles: base, diamonds: patched{left}.",
         svg=svg,
     )
 

@@ -24,7 +24,7 @@ MOST_SIGHTINGS = 40  # trials listed with a finding
 MOST_TRIALS = 600
 MOST_TEXT = 32768  # characters of a splat
 #: Keys of the configuration that say where things lie on this host, and nothing about the run.
-LOCAL = ("results", "store", "store_limit_mib", "kconfigs", "guest_workloads", "series")
+LOCAL = ("results", "store", "store_limit_mib", "kconfigs", "guest_workloads", "series", "known_issues")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

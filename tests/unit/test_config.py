@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def test_the_default_configuration_is_valid() -> None:
         ),
         (("workloads:", "sides: [base, pached]\nworkloads:"), "did you mean 'patched'?"),
         (("workloads:", "sides: []\nworkloads:"), "rig.yaml:3: sides: empty, expected at least one entry"),
+        (("workloads:", "trials: 0\nworkloads:"), "rig.yaml:3: trials: 0, expected 1 to 10000"),
+        (
+            ("workloads:", "trials: many\nworkloads:"),
+            "rig.yaml:3: trials: 'many', expected a number or {min: N, max: N",
+        ),
+        (("workloads:", "trials: [2]\nworkloads:"), "rig.yaml:3: trials: [2], expected a number or"),
+        (("workloads:", "trials: {min: 3, max: 2}\nworkloads:"), "rig.yaml:3: trials: max 2 is below min 3"),
+        (
+            ("workloads:", "trials: {min: 3, mx: 2}\nworkloads:"),
+            "trials.mx: unknown key, expected one of min, max, conf",
+        ),
+        (
+            ("workloads:", "trials: {confidence: 95}\nworkloads:"),
+            "rig.yaml:3: trials.confidence: 95: expected less than 1",
+        ),
         (("workloads:", "sides: [base, base]\nworkloads:"), "rig.yaml:3: sides: a side stands twice, expected each"),
         (("workloads:", "perturb: {jiter: no}\nworkloads:"), "rig.yaml:3: perturb.jiter: unknown key, expected one of"),
         (("workloads:", "perturb: {length_ms: 0}\nworkloads:"), "expected greater than or equal to 1"),
@@ -179,3 +195,33 @@ def test_jitter_is_off_unless_it_is_switched_on(tmp_path: Path) -> None:
     assert not load(path).perturb.jitter
     assert load(path, ["perturb.jitter=true"]).perturb.jitter
     assert load(path, ["perturb.length_ms=2.5"]).perturb.length_ms == 2.5
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), (1, 1, 0.95)),
+        (("trials=5",), (5, 5, 0.95)),
+        (("trials={min: 2, max: 8, confidence: 0.99}",), (2, 8, 0.99)),
+        (("trials={min: 3}",), (3, 3, 0.95)),
+        (("trials={max: 4}",), (1, 4, 0.95)),
+        (("trials={min: 2, max: 3}", "trials.max=9"), (2, 9, 0.95)),
+    ],
+)
+def test_trials_are_a_number_or_a_range(
+    words: tuple[str, ...], expected: tuple[int, int, float], tmp_path: Path
+) -> None:
+    (tmp_path / "rig.yaml").write_text(GOOD)
+    config = load(tmp_path / "rig.yaml", words)
+    assert (config.trials.min, config.trials.max, config.trials.confidence) == expected
+    # As it is written into config.json of a run, from which a trial is run again.
+    (tmp_path / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
+    assert load(tmp_path / "config.json").trials == config.trials
+
+
+def test_known_issues_are_read_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "rig.yaml").write_text(GOOD)
+    assert load(tmp_path / "rig.yaml").known_issues is None
+    (tmp_path / "known-issues.yaml").write_text("issues: []")
+    assert load(tmp_path / "rig.yaml").known_issues == tmp_path / "known-issues.yaml"
+    assert load(tmp_path / "rig.yaml", ["known_issues=mine.yaml"]).known_issues == tmp_path / "mine.yaml"

@@ -17,12 +17,15 @@ EVIL = "BUG in x|y`</td><img src=x>\n::error::made up\n@torvalds [a](http://x) %
 
 def made() -> Run:
     bug = dataclasses.replace(BUG, title=EVIL, text=f"splat\n\n{EVIL}\n\n# heading")
-    return run(trial(Side.BASE), trial(Side.PATCHED, Status.CRASH, bug))
+    base = [trial(Side.BASE, index=i) for i in range(4)]
+    return run(*base, *(trial(Side.PATCHED, Status.CRASH, bug, index=i) for i in range(4)))
 
 
 def test_elsewhere_nothing_is_said(tmp_path: Path) -> None:
     place = tmp_path / "summary"
     assert github.tell(made(), {"GITHUB_STEP_SUMMARY": str(place)}) == ()
+    part = dataclasses.replace(made(), config={"part": "1/3"})
+    assert github.tell(part, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(place)}) == ()
     assert not place.exists()
 
 
@@ -46,7 +49,7 @@ def test_the_summary_is_appended_and_acts_on_nothing(tmp_path: Path) -> None:
     assert "@torvalds" not in text.replace("&#64;", "").split("<pre>")[0]
     (row,) = [line for line in text.splitlines() if line.startswith("| REGRESSION")]
     assert row.count("|") == 6
-    assert "| 0/1 | 1/1 |" in row
+    assert "| 0/4 | 4/4 |" in row
     pre = text[text.index("<pre>splat") : text.index("</pre>", text.index("<pre>splat"))]
     assert "\n\n" not in pre
     assert "\n# heading" in pre
