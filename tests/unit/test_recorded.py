@@ -146,7 +146,8 @@ def test_no_path_of_the_host_is_kept() -> None:
 def test_the_command_shows_the_example_again_in_a_clone() -> None:
     default = load(ROOT / "rig.yaml").model_dump(mode="json")
     ours = load(
-        ROOT / "rig.yaml", ["flavours.debug=[base, debug-vm, lockdep]", "machines.smp4.cpus=3", "budget=2.5"]
+        ROOT / "rig.yaml",
+        ["flavours.debug=[base, debug-vm, lockdep]", "machines.smp4.cpus=3", "budget=2.5", "trials=2"],
     ).model_dump(mode="json")
     facts = condense(
         a_run(trial(BASE), trial(PATCHED, Status.CRASH, BUG), config=ours), ("patches/a", "patches/controls/b"), default
@@ -159,6 +160,13 @@ def test_the_command_shows_the_example_again_in_a_clone() -> None:
     assert config.flavours["debug"] == ("base", "debug-vm", "lockdep")
     assert config.machines["smp4"].cpus == 3
     assert not [word for word in words if word.startswith(("workloads", "kernel"))]
+
+
+def test_a_run_that_went_on_where_it_was_in_doubt_is_not_recorded() -> None:
+    for trials in (2, {"min": 2, "max": 2}):
+        condense(a_run(trial(BASE), config={**CONFIG, "trials": trials}), ORIGINS, CONFIG)
+    with pytest.raises(ConfigError, match="went on where it was in doubt"):
+        condense(a_run(trial(BASE), config={**CONFIG, "trials": {"min": 1, "max": 2}}), ORIGINS, CONFIG)
 
 
 def test_a_kernel_that_does_not_build_is_not_recorded() -> None:
