@@ -70,13 +70,17 @@ CRASHES: tuple[Crash, ...] = (
         title="BUG: unable to handle kernel paging request in lkdtm_ACCESS_USERSPACE",
     ),
     Crash(name="WRITE_RO", kind="page-fault", title="BUG: unable to handle kernel paging request in lkdtm_WRITE_RO"),
-    Crash(name="CORRUPT_STACK", kind="stack", title="kernel stack is corrupted in lkdtm_CORRUPT_STACK"),
-    Crash(name="CORRUPT_STACK_STRONG", kind="stack", title="kernel stack is corrupted in lkdtm_CORRUPT_STACK_STRONG"),
-    Crash(name="CORRUPT_LIST_ADD", kind="list-corruption", title="list_add corruption in lkdtm_CORRUPT_LIST_ADD"),
-    Crash(name="CORRUPT_LIST_DEL", kind="list-corruption", title="list_del corruption in lkdtm_CORRUPT_LIST_DEL"),
-    Crash(name="REFCOUNT_INC_ZERO", kind="refcount", title="refcount_t: addition on 0; use-after-free in *"),
-    Crash(name="REFCOUNT_DEC_ZERO", kind="refcount", title="refcount_t: decrement hit 0; leaking memory in *"),
-    Crash(name="REFCOUNT_INC_OVERFLOW", kind="refcount", title="refcount_t: saturated; leaking memory in *"),
+    Crash(name="CORRUPT_STACK", kind="stack", title="kernel panic: stack is corrupted in lkdtm_CORRUPT_STACK"),
+    Crash(
+        name="CORRUPT_STACK_STRONG",
+        kind="stack",
+        title="kernel panic: stack is corrupted in lkdtm_CORRUPT_STACK_STRONG",
+    ),
+    Crash(name="CORRUPT_LIST_ADD", kind="list-corruption", title="BUG: corrupted list in lkdtm_CORRUPT_LIST_ADD"),
+    Crash(name="CORRUPT_LIST_DEL", kind="list-corruption", title="BUG: corrupted list in lkdtm_CORRUPT_LIST_DEL"),
+    Crash(name="REFCOUNT_INC_ZERO", kind="refcount", title="WARNING: refcount bug in *"),
+    Crash(name="REFCOUNT_DEC_ZERO", kind="refcount", title="WARNING: refcount bug in *"),
+    Crash(name="REFCOUNT_INC_OVERFLOW", kind="refcount", title="WARNING: refcount bug in *"),
     Crash(
         name="HUNG_TASK",
         kind="hung-task",
@@ -93,7 +97,7 @@ CRASHES: tuple[Crash, ...] = (
         seconds=_SLOW,
     ),
     # The lock is never dropped, and the process goes to sleep with it: here, or in the scheduler at once.
-    Crash(name="SPINLOCKUP", kind="atomic-sleep", title="BUG: s*"),
+    Crash(name="SPINLOCKUP", kind="bug", title="BUG: s*"),
     Crash(
         name="HARDLOCKUP",
         kind="rcu-stall",

@@ -10,7 +10,7 @@ _SPACE = re.compile(r"\s+")
 
 #: What the compiler appends when it clones or splits a function: foo.isra.0, foo.part.0.cold, foo.llvm.1234.
 #: It changes from build to build and says nothing about the bug.
-_CLONE = re.compile(r"(?:\.(?:isra|constprop|part|cold|llvm|lto_priv|__uniq|unlikely|localalias)(?:\.\d+)*)+$")
+_CLONE = re.compile(r"(?:\.(?:isra|constprop|part|clone|cold|llvm|lto_priv|__uniq|unlikely|localalias)(?:\.\d+)*)+$")
 
 LONGEST = 160  # characters of a title; a guest may print any length
 

@@ -8,21 +8,18 @@ from dataclasses import dataclass, field
 from rig.model import Finding
 from rig.signature import plain_function, signature, title
 from rig.splatformats import AFTERMATH, LAST_LINE, REFINEMENTS, TRACE_ENDS, Format
-from rig.splatframes import INFRASTRUCTURE, WAITING
+from rig.splatframes import LOCKS
 from rig.splatlines import Line
+from rig.splattraces import MAX_FRAMES, MAX_TRACES, Trace, culprit, frame, inlined, pointer, starts
 
 MAX_LINES = 400  # kept of one report
-MAX_FRAMES = 64
 
-#: A frame without `? `, which marks what the unwinder merely found on the stack.
-_FRAME = re.compile(r"\s*(?:\[<[0-9a-f]+>\] ?)?(?P<name>[A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
-_INLINE = re.compile(r"\s*(?P<name>[A-Za-z_]\w*) \S+:\d+ \[inline\]")
-_POINTER = re.compile(
-    r"\s*(?:RIP: 0010:|RIP  ?|E?IP: |pc : |epc : |PC is at )(?:\[<[0-9a-f]+>\] ?)*(?P<name>[A-Za-z_][\w.$]*)\+0x"
+_ACQUIRES = re.compile(
+    r".*(?:just changed the state of lock|is trying to (?:acquire|release|lock)\b|\[HC\d+\[.*\] takes:)"
 )
-_TRACE_STARTS = re.compile(r"\s*(?:Call [Tt]race:|Backtrace:|backtrace)")
-_ACQUIRES = re.compile(r".*is trying to (?:acquire|release) lock")
-_LOCK = re.compile(r".*, at: (?:\[<[0-9a-f]+>\] ?)?(?P<name>[A-Za-z_][\w.$]*)\+0x")
+_LOCK = re.compile(r"\s*(?:.*, at: *)?(?:\[<[0-9a-f]+>\]\s*)?(?P<name>[A-Za-z_][\w.$]*)\+0x")
+_UNSAFE = re.compile(r"\.\.\. which became \w+-(?:irq-)?safe at:")
+_TASK = re.compile(r"(?:CPU: ?\d+ (?:UID: \d+ )?PID: |Pid: )(?P<pid>\d+)\b")
 
 
 @dataclass(slots=True)
@@ -31,6 +28,7 @@ class Report:
 
     format: Format
     groups: dict[str, str]
+    head: str  # its message
     caller: str | None
     first_line: int
     head_line: int
@@ -39,20 +37,34 @@ class Report:
     echo: bool
     lines: list[str] = field(default_factory=list)
     dropped: int = 0
-    frames: list[str] = field(default_factory=list)  # the instruction pointer's function among them, as they come
-    at: str | None = None  # where lockdep says the lock is taken
+    traces: list[Trace] = field(default_factory=list)  # the instruction pointer's function first
+    named: list[str] = field(default_factory=list)  # where lockdep says that the lock is taken, the best first
+    chain: list[str] = field(default_factory=list)  # frames of how lockdep came to know the locks
     held: str | None = None  # the first lock of any in a lockdep report
-    traced: bool = False  # a call trace has begun
-    trace_over: bool = False
     wants_lock: bool = False
+    wants_usage: bool = False  # the frames that follow are of the first use of a lock
+    task: str | None = None  # whom the report is of, by `CPU: 0 PID: 1`
+    mixed: bool = False  # lines of another report are among it
+    foreign: bool = False  # the call trace under way is of that one
+    announced: bool = False  # lockdep said that its trace comes next
+    trace_over: bool = False
     proven: bool = False
     fatal: bool = False
     closing: int | None = None  # line number at which the last line was seen
 
+    @property
+    def traced(self) -> bool:
+        """Whether a call trace has begun."""
+        return any(trace.started for trace in self.traces)
+
+    @property
+    def _steps(self) -> int:
+        return sum(trace.steps for trace in self.traces)
+
     def take(self, line: Line) -> None:
         """Add a line to the text and learn from it, unless it has nothing to do with the report any more."""
         message = line.message
-        ended = self.traced and bool(self.frames)
+        ended = self.traced and self._steps > 0
         if ended and not self.format.whole and not AFTERMATH.match(message):
             self.closing = line.number if self.closing is None else self.closing
             return
@@ -75,46 +87,125 @@ class Report:
         self._learn_frame(message)
 
     def _learn_frame(self, message: str) -> None:
-        if self.format.kind == "lockdep":
+        if self.format.blame == "lock":
             self._learn_lock(message)
-        if self.trace_over or len(self.frames) >= MAX_FRAMES:
-            return
-        if pointer := _POINTER.match(message):
-            self.frames.append(pointer["name"])
-        elif _TRACE_STARTS.match(message):
-            self.traced = True
+        if task := _TASK.match(message):
+            self._learn_task(task["pid"])
+        if (rest := starts(message, under_way=self.traced)) is not None:
+            self._start_trace()
+            message = rest
         elif TRACE_ENDS.match(message.lstrip()):
-            self.trace_over = self.traced and bool(self.frames)
-        elif self.traced and (frame := _FRAME.match(message) or _INLINE.match(message)):
-            self.frames.append(frame["name"])
+            self._end_trace()
+        if message.startswith("stack backtrace:"):
+            self.announced = True
+        if self.trace_over or self.foreign:
+            return
+        if name := pointer(message):
+            self._current().add(name, step=False)
+        elif not (self.traced or self.format.bare):
+            return
+        elif name := frame(message):
+            self._current().add(name)
+        elif name := inlined(message):
+            self._current().inlined.append(plain_function(name))
+
+    def _current(self) -> Trace:
+        if not self.traces:
+            self.traces.append(Trace())
+        return self.traces[-1]
+
+    def _start_trace(self) -> None:
+        """A call trace begins: of this report, or of somebody else who prints at the same time."""
+        current = self._current()
+        self.foreign = self._is_foreign()
+        if self.foreign:
+            self.mixed = True
+            return
+        if self.format.any_caller:
+            if current.steps:
+                self._next_trace()
+        elif current.started:
+            # A second trace of the same task follows the whole first one.
+            self.mixed = self.mixed or not (current.steps and (current.bottom or self.trace_over))
+            self.trace_over = current.steps > 0
+        self._current().started = True
+
+    def _is_foreign(self) -> bool:
+        """Whether what the kernel prints ahead of the trace in such a report is missing."""
+        if self.format.announced:
+            return not self.announced
+        return (
+            self.format.blame in ("first", "recursion")
+            and self.task is None
+            and self.format.kind not in ("leak", "panic")
+        )
+
+    def _next_trace(self) -> None:
+        if len(self.traces) < MAX_TRACES:
+            self.traces.append(Trace())
+
+    def _end_trace(self) -> None:
+        steps = self._current().steps
+        if not self.format.any_caller:
+            self.trace_over = self.trace_over or steps > 0
+        elif steps:
+            self._next_trace()
+
+    def _learn_task(self, pid: str) -> None:
+        self.foreign = False
+        if self.task is not None and self.task != pid and not self.format.any_caller and not self.trace_over:
+            self.trace_over = self._current().bottom
+            self.mixed = self.mixed or not self.trace_over
+        self.task = self.task or pid
 
     def _learn_lock(self, message: str) -> None:
-        if lock := _LOCK.match(message):
+        if self.wants_usage:
+            name = frame(message)
+            if name is not None and not LOCKS.match(plain_function(name)):
+                self.named.insert(0, name)
+            self.wants_usage = name is not None and bool(LOCKS.match(plain_function(name)))
+        elif _UNSAFE.match(message):
+            self.wants_usage = True
+        elif (lock := _LOCK.match(message)) and (", at:" in message or self.wants_lock):
             self.held = self.held or lock["name"]
             if self.wants_lock:
-                self.at, self.wants_lock = lock["name"], False
-        elif self.at is None and _ACQUIRES.match(message):
+                self.named.append(lock["name"])
+            self.wants_lock = False
+        elif not self.named and _ACQUIRES.match(message):
             self.wants_lock = True
+        elif message.startswith("  ") and len(self.chain) < MAX_FRAMES and (name := frame(message)):
+            self.chain.append(plain_function(name))
 
     def guilty(self) -> str | None:
-        """Return the function to blame: the first, as they were printed, that is not a messenger."""
-        head = self.groups.get("function")
-        functions = [plain_function(name) for name in (self.at, *self.frames, head, self.held) if name]
-        for function in functions:
-            if not INFRASTRUCTURE.match(function) and not (self.format.waiting and WAITING.match(function)):
-                return function
-        return plain_function(head) if head else next(iter(functions), None)
+        """Return the function to blame, or None if the report does not say."""
+        head = [self.groups["function"]] if "function" in self.groups else []
+        held = [self.held] if self.held else []
+        found = culprit(self.format.blame, self.traces, [*self.named, *head], self.chain)
+        return found or next((plain_function(name) for name in (*head, *held)), None)
+
+    def corrupted(self) -> bool:
+        """Return whether the report was cut short, or has lines of another one in it."""
+        cut = self.format.trace and not self._steps
+        lost = self.format.blame in ("waiter", "stall") and self.format.place and self.guilty() is None
+        return cut or lost or self.mixed
+
+    def joined_by(self, row: Format) -> bool:
+        """Return whether a head of format `row` only goes on with this report, as `Oops: 0002 [#1]` does."""
+        return row.joins and not self.traced and (self.format.fatal or self.format.kind == row.kind)
 
     def finding(self) -> Finding:
         """Return what this report comes to."""
-        kind, heading = self.format.kind, _heading(self.format, self.groups)
-        message = self.groups.get("preamble", "")  # between `cut here` and the head, or just ahead of it
-        for refinement in REFINEMENTS:
-            if kind in ("bug", "warning") and (match := refinement.message.match(message)):
-                kind, heading = refinement.kind, refinement.title.format_map(match.groupdict())
-                break
         function = self.guilty()
-        place = f" in {function}" if self.format.place and function else ""
+        names = self.groups | ({"function": function} if function else {})
+        kind, heading = self.format.kind, _heading(self.format, names)
+        message = self.groups.get("preamble", "")  # between `cut here` and the head, or just ahead of it
+        if kind in ("bug", "warning"):
+            for refinement in REFINEMENTS:
+                if refinement.applies(message, self.head):
+                    kind, heading = refinement.kind, refinement.title
+                    break
+        told = not self.format.place or "{function}" in self.format.title
+        place = f" in {function}" if function and not told else ""
         what = function if self.format.place and function else heading
         text = self.lines + ([f"[{self.dropped} more lines]"] if self.dropped else [])
         return Finding(
@@ -128,13 +219,13 @@ class Report:
             last_line=self.last_line,
             fatal=self.fatal,
             echo=self.echo,
-            corrupted=self.format.place and not (self.frames or self.held or "function" in self.groups),
+            corrupted=self.corrupted(),
         )
 
 
 def refines(message: str) -> bool:
     """Return whether a message says what the WARNING or BUG after it is about."""
-    return any(refinement.message.match(message) for refinement in REFINEMENTS)
+    return any(refinement.message is not None and refinement.message.match(message) for refinement in REFINEMENTS)
 
 
 def _heading(row: Format, groups: dict[str, str]) -> str:

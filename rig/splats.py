@@ -13,20 +13,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from rig.model import Finding
 from rig.signature import plain_function
 from rig.splatformats import AFTERMATH, ANY_HEAD, ECHO_PANIC, FORMATS, Format
-from rig.splatlines import MAX_LINE, PREAMBLE_BYTES, PREFIX_BYTES, Context, Line, Triggers, take_apart
+from rig.splatlines import MAX_LINE, Block, Line, take_apart
 from rig.splatreports import Report, refines
 
 CHUNK = 1 << 20
 MAX_PARTIAL = 65536  # bytes kept of a line that has not ended
 MAX_SIGNATURES = 200  # of one console
 MAX_SAME = 5  # findings of one signature
+MAX_ALIKE = 50  # reports that begin alike, after which no more of them are read: a storm says the same again and again
+MAX_HEADS = 1000  # ways to begin that are told apart
+STORM_LINES = 60  # lines after the head of a report that is not read in which other heads belong to it
 MAX_AGE = 2000  # lines of the console from a report's head to its last possible line
 IDLE_LINES = 200  # lines of others after which a report has ended
+CUT_LINES = 3  # from a head to the end of the console, or to the next head, for it to have been cut short
 CLOSING_LINES = 10  # how long after its last line a panic still belongs to it
 IDLE_SECONDS = 30.0  # by the kernel's own clock
 MAX_OPEN = 64  # reports at once
@@ -67,6 +72,8 @@ class Scanner:
         self._open: dict[str | None, Report] = {}
         self._done: list[Finding] = []
         self._same: Counter[str] = Counter()
+        self._alike: Counter[tuple[Format, str | None]] = Counter()
+        self._unread = -STORM_LINES  # line of the last head whose report is not read
         self._fatal_begun = False
         self._any = False  # whether there was a report before
         self.fatal = False
@@ -82,17 +89,17 @@ class Scanner:
         end = data.rfind(b"\n") + 1
         self._partial = data[end:]
         if end:
-            self._scan(data[:end] if self._partial else data)
+            self._scan(Block(data[:end] if self._partial else data, self._before))
         if len(self._partial) > MAX_PARTIAL:
-            self._scan_line(self._partial)
-            self._line -= 1
-            self._partial, self._swallow = b"", True
+            self._scan(Block(self._partial[:MAX_LINE], self._before))
+            self._line -= 1  # it has not ended
+            self._partial, self._swallow, self._before = b"", True, b""
         return self._hand_out()
 
     def finish(self) -> list[Finding]:
         """Return the findings that the end of the console completes."""
         if self._partial:
-            self._scan_line(self._partial)
+            self._scan(Block(self._partial, self._before))
             self._partial = b""
         for report in tuple(self._open.values()):
             self._complete(report, at_end=True)
@@ -113,31 +120,26 @@ class Scanner:
 
     # -- bytes to lines -----------------------------------------------------------------------------------------------
 
-    def _scan(self, block: bytes) -> None:
-        """Look at the lines of a block that matter; `block` ends with a newline."""
-        if not self._prefixed and PREFIX_BYTES.search(block, 0, MAX_PARTIAL):
-            self._prefixed = True
-        triggers = Triggers(block)
+    def _scan(self, block: Block) -> None:
+        """Look at the lines of a block that matter."""
+        first = 0 if self._prefixed else block.first_kernel_line()
         position = 0
-        while position < len(block):
-            if self._open:
-                start = position
-            else:
-                hit = triggers.after(position)
-                if hit < 0:
-                    self._line += block.count(b"\n", position)
-                    break
-                start = block.rfind(b"\n", position, hit) + 1 or position
-                self._line += block.count(b"\n", position, start)
-            end = block.find(b"\n", start)
-            self._scan_line(block[start : min(end, start + MAX_LINE)], block, start)
-            position = end + 1
-        self._before = (self._before + block[-PREAMBLE_BYTES:])[-PREAMBLE_BYTES:]
+        while position < len(block.data):
+            start = position if self._open else block.head(position)
+            if start < 0:
+                self._line += block.lines(position)
+                break
+            self._line += block.data.count(b"\n", position, start)
+            self._prefixed = self._prefixed or start >= first
+            raw, position = block.line(start)
+            self._scan_line(raw, block, start)
+        self._prefixed = self._prefixed or first < len(block.data)
+        self._before = block.tail()
 
-    def _scan_line(self, raw: bytes, block: bytes = b"", start: int = 0) -> None:
-        """Look at one line. What stood before it is only cut out when a report begins."""
+    def _scan_line(self, raw: bytes, block: Block, start: int) -> None:
+        """Look at one line, which begins at `start` in the block."""
         self._line += 1
-        line = take_apart(raw[:MAX_LINE], self._line)
+        line = take_apart(raw, self._line)
         self._expire(line)
         self._prefixed = self._prefixed or line.kernel
         if self._prefixed and not line.kernel:
@@ -145,7 +147,7 @@ class Scanner:
         if ANY_HEAD.match(line.message):
             for row in FORMATS:
                 if match := row.head.match(line.message):
-                    self._begin(row, match, line, Context(self._before, block, start))
+                    self._begin(row, match, line, lambda: block.preamble(line, start, self._taken))
                     return
         report = self._owner(line)
         if report:
@@ -163,33 +165,56 @@ class Scanner:
             return None
         return report
 
-    def _begin(self, row: Format, match: re.Match[str], line: Line, context: Context) -> None:
+    def _begin(self, row: Format, match: re.Match[str], line: Line, preamble: Callable[[], list[Line]]) -> None:
         """A head: of a new report, or one more of a report that is under way."""
         report = self._open.get(line.caller)
         if row.panic and self._absorb_panic(line):
             return
-        if report is not None and row.joins and report.format.fatal and not report.traced:
+        if report is not None and report.joined_by(row):
             report.take(line)  # `BUG: unable to handle ...`, and then `Oops: 0000 [#1]`
             self._note_fatal(report)
+            return
+        if report is not None:
+            # Two heads within a few lines vouch for one another.
+            report.proven = report.proven or line.number - report.head_line <= CUT_LINES
+        if self._in_storm(row, match, line):
+            if report is not None:
+                self._complete(report)
+            return
+        if row.proof is None and not row.panic:
+            self._conclude(
+                self._new(row, match, line, preamble())
+            )  # one line and no more; what is open goes on after it
             return
         if report is not None:
             self._complete(report)
         if len(self._open) >= MAX_OPEN:
             self._complete(min(self._open.values(), key=lambda r: r.last_line))
-        report = self._open[line.caller] = self._new(row, match, line, context)
-        if row.proof is None and not row.panic:
-            self._complete(report)  # it is one line and no more
+        self._open[line.caller] = self._new(row, match, line, preamble())
 
-    def _new(self, row: Format, match: re.Match[str], line: Line, context: Context) -> Report:
+    def _in_storm(self, row: Format, match: re.Match[str], line: Line) -> bool:
+        """Whether there were so many reports like this one that there is nothing to learn from it."""
+        if row.joins and line.number - self._unread < STORM_LINES:
+            return True
+        key = (row, match.groupdict().get("function"))
+        if key in self._alike or len(self._alike) < MAX_HEADS:
+            self._alike[key] += 1
+            if self._alike[key] <= MAX_ALIKE:
+                return False
+        self._unread = line.number
+        return True
+
+    def _new(self, row: Format, match: re.Match[str], line: Line, preamble: list[Line]) -> Report:
         groups = {name: value for name, value in match.groupdict().items() if value}
         if "two" in groups:
-            groups["pair"] = " / ".join(sorted(plain_function(groups[name]) for name in ("one", "two")))
-        preamble = context.preamble(line, self._taken)
+            pair = sorted(plain_function(groups[name]) for name in ("one", "two"))
+            groups |= {"pair": " / ".join(pair), "function": pair[0]}
         if preamble:
             groups["preamble"] = next((p.message for p in reversed(preamble) if refines(p.message)), "")
         report = Report(
             format=row,
             groups=groups,
+            head=line.message,
             caller=line.caller,
             first_line=preamble[0].number if preamble else line.number,
             head_line=line.number,
@@ -199,6 +224,7 @@ class Scanner:
             lines=[p.text for p in preamble],
             fatal=row.fatal,
             proven=row.proof is None,
+            mixed=row.panic and not self._any and ECHO_PANIC.match(line.message) is not None,  # its cause is missing
         )
         report.take(line)
         self._note_fatal(report)
@@ -207,10 +233,12 @@ class Scanner:
     def _absorb_panic(self, line: Line) -> bool:
         """Whether a panic only repeats what an earlier report said; then it becomes part of that report."""
         echo = ECHO_PANIC.match(line.message) is not None
+        mine = self._open.get(line.caller)
+        if mine is not None and echo and not mine.format.panic:
+            mine.proven = True  # the kernel says itself that there was a reason, even if nothing else of it was printed
         causes = [report for report in self._open.values() if report.proven and (report.fatal or echo)]
         if causes:
-            mine = [report for report in causes if report.caller == line.caller]
-            cause = min(mine or causes, key=lambda report: report.first_line)
+            cause = mine if mine in causes else min(causes, key=lambda report: report.first_line)
             cause.fatal = True
             cause.take(line)
             self._note_fatal(cause)
@@ -234,9 +262,11 @@ class Scanner:
     def _complete(self, report: Report, *, at_end: bool = False) -> None:
         del self._open[report.caller]
         # A head that nothing followed: a program that imitates the kernel, or a machine that died at that very moment.
-        cut_off = at_end and self._line - report.head_line <= 3
-        if not report.proven and not (cut_off and report.format.fatal):
-            return
+        cut_off = at_end and self._line - report.head_line <= CUT_LINES
+        if report.proven or cut_off:
+            self._conclude(report)
+
+    def _conclude(self, report: Report) -> None:
         self._taken = max(self._taken, report.last_line)
         finding = report.finding()
         self.fatal = self.fatal or finding.fatal

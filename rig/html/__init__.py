@@ -41,6 +41,7 @@ STOPS = {
     Stopped.CLEAR: "Its cells ran until the answer was clear.",
     Stopped.BUDGET: "Its cells ran as often as they may, and the answer is still in doubt.",
     Stopped.FUTILE: "No trial that was left could have changed the answer, so no more were run.",
+    Stopped.DECIDED: "In doubt, but the run was decided by other findings, so its cells were not run more often.",
 }
 
 

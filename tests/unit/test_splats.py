@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.model import Finding
-from rig.splatformats import ANY_HEAD, FORMATS, TRIGGERS
+from rig.splatformats import ANY_HEAD
 from rig.splatreports import MAX_LINES
 from rig.splats import MAX_SAME, MAX_SIGNATURES, Scanner, in_order, scan_bytes, scan_file
 
@@ -45,10 +45,10 @@ EXPECTED: dict[str, list[Row]] = {
     "lockdep-circular": [("lockdep", "possible deadlock in filldir64", "filldir64", False, False)],
     "many-small": [
         ("bad-rss", "BUG: Bad rss-counter state MM_FILEPAGES", None, False, False),
-        ("bad-rss", "BUG: non-zero pgtables_bytes on freeing mm", None, False, False),
-        ("refcount", "refcount_t: underflow; use-after-free in kobject_put", "kobject_put", False, False),
+        ("bad-rss", "BUG: non-zero pgtables_bytes on freeing mm: NUM", None, False, False),
+        ("refcount", "WARNING: refcount bug in kobject_put", "kobject_put", False, False),
         (
-            "atomic-sleep",
+            "bug",
             "BUG: sleeping function called from invalid context in xfs_buf_alloc_pages",
             "xfs_buf_alloc_pages",
             False,
@@ -68,9 +68,9 @@ EXPECTED: dict[str, list[Row]] = {
             False,
             False,
         ),
-        ("kcsan", "KCSAN: data-race in next_uptodate_folio / xas_clear_mark", None, False, False),
+        ("kcsan", "KCSAN: data-race in next_uptodate_folio / xas_clear_mark", "next_uptodate_folio", False, False),
         ("bad-page", "BUG: Bad page map in zap_present_ptes", "zap_present_ptes", False, False),
-        ("list-corruption", "list_del corruption in lru_cache_disable", "lru_cache_disable", True, False),
+        ("list-corruption", "BUG: corrupted list in lru_cache_disable", "lru_cache_disable", True, False),
     ],
     "no-timestamps-gpf": [
         ("gpf", "general protection fault in page_counter_try_charge", "page_counter_try_charge", True, False)
@@ -78,9 +78,7 @@ EXPECTED: dict[str, list[Row]] = {
     "old-4.4-nullderef": [
         ("page-fault", "BUG: unable to handle kernel NULL pointer dereference in free_block", "free_block", True, False)
     ],
-    "panic-init-exited": [
-        ("panic", "kernel panic: Attempted to kill init! exitcode=0x00000000", "do_exit", True, False)
-    ],
+    "panic-init-exited": [("panic", "kernel panic: Attempted to kill init!", "do_exit", True, False)],
     "panic-sysrq": [("panic", "kernel panic: sysrq triggered crash", "sysrq_handle_crash", True, False)],
     "stalls-interleaved": [
         ("soft-lockup", "BUG: soft lockup in zap_pte_range", "zap_pte_range", False, False),
@@ -190,6 +188,19 @@ def test_text_holds_the_page_dump_and_the_panic_and_nothing_of_other_tasks() -> 
 def test_interleaved_stalls_are_taken_apart() -> None:
     soft, _ = scan_file(LOGS / "stalls-interleaved.log")
     assert all("[    C1]" in line for line in soft.text.splitlines())
+
+
+def test_a_finding_of_one_line_does_not_end_the_report_around_it() -> None:
+    hung = ["INFO: task race:77 blocked for more than 120 seconds.", "race            D    0    77      1 0x00000004"]
+    trace = ["Call Trace:", " __schedule+0x8eb/0x2060", " schedule+0xf0/0x430", " widget_open+0x10/0x20"]
+    line = "unregister_netdevice: waiting for lo to become free. Usage count = 3"
+    for place in (1, 2, 3, 5):
+        log = [*(hung + trace)[:place], line, *(hung + trace)[place:]]
+        findings = scan_bytes("".join(f"[   12.000000] {text}\n" for text in log).encode())
+        assert {(f.title, f.function, f.corrupted) for f in findings} == {
+            ("INFO: task hung in widget_open", "widget_open", False),
+            ("unregister_netdevice: waiting for DEV to become free", None, False),
+        }
 
 
 def test_signature_knows_neither_addresses_nor_processes() -> None:
@@ -396,88 +407,6 @@ def test_an_endless_report_is_cut_and_says_so() -> None:
 
 # -- the table itself -------------------------------------------------------------------------------------------------
 
-#: One head for each row, in the row's order of FORMATS by its pattern; a new row needs one, and finds its trigger.
-HEADS = [
-    "BUG: KASAN: slab-out-of-bounds in foo+0x1/0x2",
-    "BUG: KMSAN: uninit-value in foo+0x1/0x2",
-    "BUG: KCSAN: data-race in foo / bar",
-    "BUG: KCSAN: assert: race in foo+0x1/0x2",
-    "BUG: KFENCE: use-after-free read in foo+0x1/0x2",
-    "UBSAN: shift-out-of-bounds in mm/x.c:1:2",
-    "UBSAN: Undefined behaviour in mm/x.c:1:2",
-    "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
-    "BUG: memory leak",
-    "WARNING: possible circular locking dependency detected",
-    "[ INFO: possible recursive locking detected ]",
-    "WARNING: possible irq lock inversion dependency detected",
-    "WARNING: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected",
-    "WARNING: inconsistent lock state",
-    "WARNING: suspicious RCU usage",
-    "WARNING: bad unlock balance detected!",
-    "WARNING: bad contention detected!",
-    "WARNING: held lock freed!",
-    "WARNING: Nested lock was not taken",
-    "WARNING: lock held when returning to user space!",
-    "WARNING: race/12 still has locks held!",
-    "[ BUG: Invalid wait context ]",
-    "INFO: trying to register non-static key.",
-    "rcu: INFO: rcu_sched self-detected stall on CPU",
-    "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [race:1]",
-    "NMI watchdog: Watchdog detected hard LOCKUP on cpu 3",
-    "INFO: task kworker/u8:2:77 blocked for more than 120 seconds.",
-    "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
-    "BUG: Bad page map in process race  pte:8000 pmd:0598e067",
-    "pagealloc: single bit error",
-    "BUG: Bad rss-counter state mm:00000000ab12cd34 idx:1 val:-3",
-    "BUG: non-zero nr_ptes on freeing mm: 1",
-    "BUG kmalloc-64 (Not tainted): Poison overwritten",
-    "Page cache invalidation failure on direct I/O.  Possible data corruption due to collision with buffered I/O!",
-    "BUG: sleeping function called from invalid context at mm/x.c:12",
-    "BUG: scheduling while atomic: race/12/0x00000002",
-    "BUG: using smp_processor_id() in preemptible [00000000] code: race/12",
-    "BUG: spinlock bad magic on CPU#0, race/12",
-    "BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[12]",
-    'irq 16: nobody cared (try booting with the "irqpoll" option)',
-    "BUG: TASK stack guard page was hit at 00000000 (stack is 0..1)",
-    "traps: PANIC: double fault, error_code: 0x0",
-    "Insufficient stack space to handle exception!",
-    "BUG: kernel NULL pointer dereference, address: 0000000000000008",
-    "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008",
-    "BUG: unable to handle page fault for address: ffffffffdeadbeef",
-    "Unable to handle kernel write to read-only memory at virtual address ffff",
-    "kernel BUG at mm/page_table_check.c:88!",
-    "kernel BUG at fs/ext4/inode.c:2!",
-    "general protection fault: 0000 [#1] SMP",
-    "divide error: 0000 [#1] SMP",
-    "stack segment: 0000 [#1] SMP",
-    "invalid opcode: 0000 [#1] SMP",
-    "Oops: Oops: 0002 [#1] PREEMPT SMP",
-    "WARNING: CPU: 0 PID: 1 at mm/x.c:1 foo+0x1/0x2",
-    "WARNING: CPU: 0 PID: 1 at foo+0x1/0x2",
-    "WARNING: mm/x.c:1 at foo+0x1/0x2, CPU#0: race/1",
-    "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
-    "Kernel panic - not syncing: No working init found.  Try passing init= option to kernel.",
-    "Kernel panic - not syncing: Requested init /x failed (error -2).",
-    "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: foo+0x1/0x2",
-    "Kernel panic - not syncing: corrupted stack end detected inside scheduler",
-    "Kernel panic - not syncing: kernel stack overflow",
-    "Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled",
-]
-
-
-def first_match(head: str) -> int:
-    return next(i for i, row in enumerate(FORMATS) if row.head.match(head))
-
-
-def test_every_row_has_a_head_that_it_matches_first() -> None:
-    assert [first_match(head) for head in HEADS] == list(range(len(FORMATS)))
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_every_head_is_found_and_bears_a_trigger(head: str) -> None:
-    assert ANY_HEAD.match(head)
-    assert any(trigger in head.encode() for trigger in TRIGGERS)
-
 
 @pytest.mark.parametrize(
     "line",
@@ -524,7 +453,7 @@ def test_a_deadlock_is_named_after_who_takes_the_lock() -> None:
         "[    1.000200][   T77] race/77 is leaving the kernel with locks still held!\n"
         "[    1.000300][   T77]  #0: ffff888004b22b50 (&f->lock){+.+.}-{3:3}, at: leaky_ioctl+0x54/0x170\n"
     )
-    assert scan_bytes(returning.encode())[0].title == "lock held when returning to user space in leaky_ioctl"
+    assert scan_bytes(returning.encode())[0].title == "WARNING: lock held when returning to user space in leaky_ioctl"
 
 
 def test_lines_long_after_a_report_are_not_of_it() -> None:
