@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rig import __version__, html, junit, lines, qemu, results, runs, summary, verdict
+from rig import __version__, junit, lines, qemu, results, runs, summary, verdict
 from rig.accel import Accelerator
 from rig.build import BrokenSeries
 from rig.clock import now
@@ -94,6 +94,8 @@ def _host(accelerator: Accelerator, compiler: str) -> Host:
 
 def write(path: Path, done: Run) -> None:
     """Write all reports below the run's folder `path`; results.json last, as it marks the run as complete."""
+    from rig import html  # and jinja2: not before the first machine has started
+
     junit.write_junit(path / "junit.xml", done, path)
     html.write_html(path / "report.html", done, path)
     write_atomically(path / "summary.txt", summary.text(done))
