@@ -1,4 +1,4 @@
-"""What is going on in a run, as a table that is drawn anew a few times a second: done, running, failed.
+"""What is going on in a run, as a table that is drawn anew every second: done, running, failed.
 
 The state is told by the campaign's threads and drawn by the screen's; it keeps counts only, so a long run costs no more
 than a short one.

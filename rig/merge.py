@@ -34,7 +34,7 @@ from rig.ui import Ui
 FREE = frozenset(
     {
         "part", "parts", "series", "results", "store", "store_limit_mib", "kconfigs", "guest_workloads", "evidence",
-        "accel",
+        "accel", "known_issues",
     }
 )  # fmt: skip
 LARGEST_LOG = 256 << 20  # bytes of one file of a trial

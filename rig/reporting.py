@@ -7,9 +7,10 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from rig import __version__, html, junit, qemu, results, runs, summary, verdict
+from rig import __version__, junit, lines, qemu, results, runs, summary, verdict
 from rig.accel import Accelerator
 from rig.build import BrokenSeries
 from rig.clock import now
@@ -46,6 +47,10 @@ def collect(
     """Fold the trials and return all that is known of the run."""
     applied = pipeline.applied
     ordered = sorted(trials, key=lambda one: (one.cell.id, one.index, one.side))
+    judged = fold(ordered, tuple(kernels.values()), pipeline.rules(kernels.values()))
+    with pipeline.ledger.time("lines"):
+        say = partial(pipeline.ui.stage, "report")
+        told = lines.with_lines(ordered, judged, kernels, pipeline.store, applied.base.commit, say)
     return Run(
         id=folder.id,
         started=folder.started,
@@ -59,8 +64,8 @@ def collect(
         series=_series_info(pipeline),
         kernels=tuple(kernels.values()),
         config=pipeline.config.model_dump(mode="json"),
-        trials=tuple(ordered),
-        verdict=fold(ordered, tuple(kernels.values()), pipeline.rules(kernels.values())),
+        trials=told,
+        verdict=judged,
         stages=tuple(pipeline.ledger.stages),
         overrides=pipeline.options.overrides,
     )
@@ -89,6 +94,8 @@ def _host(accelerator: Accelerator, compiler: str) -> Host:
 
 def write(path: Path, done: Run) -> None:
     """Write all reports below the run's folder `path`; results.json last, as it marks the run as complete."""
+    from rig import html  # and jinja2: not before the first machine has started
+
     junit.write_junit(path / "junit.xml", done, path)
     html.write_html(path / "report.html", done, path)
     write_atomically(path / "summary.txt", summary.text(done))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rig.board import Board
 
-REFRESH = 2.0  # times a second that the screen is drawn anew: it must not take a core from the machines
+REFRESH = 1.0  # times a second that the screen is drawn anew: it must not take a core from the machines
 _PIPE_INTERVAL = 20.0  # seconds between progress lines where no terminal shows a live one
 
 

@@ -201,6 +201,7 @@ class GitLab(Service):
             assert not self.selected(self.job_of(child, name), inner)
         cells = self.job_of(child, "rig-cells")
         assert self.expand(cells["needs"][0]["pipeline"], inner) == "77"
+        assert trigger["trigger"]["forward"] == {"pipeline_variables": True}  # RIG_ARGS may be one
         ((parts,),) = (entry.values() for entry in cells["parallel"]["matrix"])
         done = []
         for part in parts:

@@ -18,7 +18,7 @@ import jsonschema
 import pipelines
 import pytest
 from fakelinux import BREAKS, GOOD
-from test_rig import FAILED, ROOT, WAIT, MakeWorld, World, machine, world
+from test_rig import DOUBT, FAILED, ROOT, WAIT, MakeWorld, World, machine, world
 
 from rig.results import SCHEMA
 
@@ -71,7 +71,8 @@ def counted(junit: Path) -> Counter[tuple[str | None, ...]]:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_pipeline_comes_to_what_one_run_comes_to(world: MakeWorld, tmp_path: Path, name: str) -> None:
-    here = project(world(machine(FAILED, status=1)))
+    # Two failures of two trials may be luck, four of four are not: only the merged run accuses.
+    here = project(world(machine(FAILED, status=1), trials=2))
     alone = here.rig("test")
     assert alone.returncode == 1, alone.stderr
     expected = counted(here.latest / "junit.xml")
@@ -94,7 +95,7 @@ def test_a_pipeline_comes_to_what_one_run_comes_to(world: MakeWorld, tmp_path: P
     setattr(service, "step" if isinstance(service, pipelines.Jenkins) else "one", watched)
     service.run(here.root / "ci" / file, "budget=1 select=debug/*")
 
-    assert [one.code for one in service.ran] == [0, *([1, 1] if name == "gitlab" else [0, 0]), 1], [
+    assert [one.code for one in service.ran] == [0, *([DOUBT, DOUBT] if name == "gitlab" else [0, 0]), 1], [
         (one.name, one.code, one.output[-2000:]) for one in service.ran
     ]
     for one in service.ran[1:3]:
@@ -106,7 +107,7 @@ def test_a_pipeline_comes_to_what_one_run_comes_to(world: MakeWorld, tmp_path: P
     assert sum(expected.values()) == 8
     done = json.loads((folder / "results.json").read_text())
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(done)
-    assert (done["complete"], done["config"]["part"], len(done["trials"])) == (True, [], 4)
+    assert (done["complete"], done["config"]["part"], len(done["trials"])) == (True, [], 8)
     for trial in done["trials"]:
         assert (folder / trial["evidence"] / "console.log").is_file()
     if isinstance(service, pipelines.GitHub):
@@ -220,7 +221,7 @@ def test_a_trial_of_a_pipeline_is_run_again_elsewhere(world: MakeWorld, tmp_path
     """With the archive and the results: neither the base, nor the store, nor the project is where it was."""
     here = project(world(machine(FAILED, status=1)))
     assert here.rig("export", "kernels.rig").returncode == 0
-    assert here.rig("test", "from=kernels.rig", "part=2/2").returncode == 1
+    assert here.rig("test", "from=kernels.rig", "part=2/2").returncode == DOUBT
     results = shutil.copytree(here.latest.resolve(), tmp_path / "brought")
     here.root.rename(tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "elsewhere/store")
@@ -265,7 +266,7 @@ def test_b4_itself_reads_what_the_check_says(world: MakeWorld, tmp_path: Path, m
 
     from b4.review import checks
 
-    here = world(machine(FAILED, status=1))
+    here = world(machine(FAILED, status=1), trials=4)
     for name in ("PATH", "PYTHONPATH", "CI"):
         monkeypatch.setenv(name, here.env[name])
     cover, first, second = (

@@ -3,13 +3,16 @@ a QEMU that does as the kernel it is given says, and an SSH server behind it."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -761,3 +764,44 @@ def test_a_run_that_came_from_elsewhere_is_reported_on_without_its_project(world
     assert "CLEAN" in (there / "run" / "report.html").read_text()
     absent = here.rig("report", "no/such/run")
     assert (absent.returncode, "not the folder of a run" in absent.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_on_a_terminal_the_cells_are_a_live_table(world: MakeWorld, interrupted: bool) -> None:
+    here = world(machine(FAILED, status=1, seconds=2.0 if interrupted else 0.0))
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 72, 0, 0))
+    env = {name: value for name, value in here.env.items() if name not in ("CI", "NO_COLOR")} | {"TERM": "xterm"}
+    # A session of its own, whose terminal this is: Ctrl-C comes from there.
+    own = (
+        "import os, sys; os.setsid(); os.close(os.open(os.ttyname(1), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    argv = [sys.executable, "-c", own, *here.argv("test")]
+    started = subprocess.Popen(argv, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen, at = b"", 0
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:  # the last of them is gone
+            break
+        if not chunk:
+            break
+        seen += chunk
+        if interrupted and not at and b"left" in seen:
+            os.write(ours, b"\x03")
+            at = len(seen)
+    code = started.wait(WAIT)
+    os.close(ours)
+    text = seen.decode(errors="replace")
+    assert "of 2 trials" in text
+    assert "▶" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is there again
+    assert "Traceback" not in text
+    if interrupted:
+        assert code == 130
+        assert b"goes on where this one stopped" in seen[at:]
+    else:
+        assert code == 4  # once on each side is little
+        assert "see it again:" in text
+        assert "rig test series=" in text
