@@ -66,13 +66,14 @@ FAULTS = (
         "Unhandled {what}",
         fatal=True,
     ),
-    row("bug", r"kernel BUG at \S+:\d+!", "kernel BUG", fatal=True),
+    row("bug", r"kernel BUG at \S+:\d+!", "kernel BUG", fatal=True, blame="place"),
     # `%p` until v4.13
     row(
         "bug",
         rf"Kernel BUG at (?:[0-9a-f]{{8,16}}|{FUNCTION}) \[verbose debug info unavailable\]",
         "kernel BUG",
         fatal=True,
+        blame="place",
     ),
     # mips, which writes no word between an exception's name and its number
     row("bug", r"Kernel bug detected\[#\d+\]:", "kernel BUG", fatal=True, joins=True),
@@ -115,7 +116,7 @@ FAULTS = (
     ),
     row(
         "oops",
-        r"(?:Oops: )?(?P<what>int3|Bad pagetable|(?:Low|[a-z])[a-z -]{2,60})" + _DIE,
+        r"(?:Oops: )?(?P<what>int3|Bad pagetable|(?:[a-z]|Low|Unknown)[a-z# NM-]{2,60})" + _DIE,
         "{what}",
         fatal=True,
         joins=True,
@@ -127,14 +128,14 @@ FAULTS = (
 _WARNING_AT = r"WARNING: (?:CPU: \d+ PID: \d+ )?at "
 
 WARNINGS = (
-    row("warning", _WARNING_AT + rf"(?P<where>\S+:\d+) {FUNCTION}", "WARNING"),
+    row("warning", _WARNING_AT + rf"(?P<where>\S+:\d+) {FUNCTION}", "WARNING", blame="place"),
     # s390, powerpc and arm until v4.12
-    row("warning", _WARNING_AT + r"(?P<where>\S+\.[chS]:\d+)$", "WARNING"),
+    row("warning", _WARNING_AT + r"(?P<where>\S+\.[chS]:\d+)$", "WARNING", blame="place"),
     # without DEBUG_BUGVERBOSE
-    row("warning", _WARNING_AT + rf"{FUNCTION}(?:\(\))?$", "WARNING"),
+    row("warning", _WARNING_AT + rf"{FUNCTION}(?:\(\))?$", "WARNING", blame="place"),
     # v6.18 and later name the task: `WARNING: mm/filemap.c:12 at foo+0x1/0x2, CPU#0: comm/12`
-    row("warning", rf"WARNING: (?P<where>\S+:\d+) at {FUNCTION}, CPU#\d+: ", "WARNING"),
-    row("warning", rf"WARNING: at {FUNCTION}, CPU#\d+: ", "WARNING"),
+    row("warning", rf"WARNING: (?P<where>\S+:\d+) at {FUNCTION}(?: \S+:\d+)?, CPU#\d+: ", "WARNING", blame="place"),
+    row("warning", rf"WARNING: at {FUNCTION}, CPU#\d+: ", "WARNING", blame="place"),
     # the unwinder's own
     row(
         "warning",
@@ -162,6 +163,7 @@ PANICS = (
         r"stack-protector: Kernel stack is corrupted in: (?:[0-9a-f]{8,16}$|" + FUNCTION + ")",
         "kernel panic: stack is corrupted",
         place=True,
+        blame="named",
     ),
     panic(
         "stack",

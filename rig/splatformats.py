@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from rig.splatfaults import REPORTS
+from rig.splatframes import USB_CALLS
 from rig.splatlocking import LOCKING
 from rig.splatmemory import MEMORY
 from rig.splatrows import Format as Format
@@ -55,6 +56,7 @@ class Refinement:
     title: str
     message: re.Pattern[str] | None = None  # between `cut here` and the head, or just ahead of both
     head: re.Pattern[str] | None = None
+    past: re.Pattern[str] | None = None  # functions that are not to blame for this
 
     def applies(self, message: str, head: str) -> bool:
         """Return whether this is what a report with this head and this message is about."""
@@ -62,12 +64,15 @@ class Refinement:
         return by_message or (self.head is not None and self.head.search(head) is not None)
 
 
-def _refinement(kind: str, title: str, *, message: str | None = None, head: str | None = None) -> Refinement:
+def _refinement(
+    kind: str, title: str, *, message: str | None = None, head: str | None = None, past: re.Pattern[str] | None = None
+) -> Refinement:
     return Refinement(
         kind=kind,
         title=title,
         message=None if message is None else re.compile(message),
         head=None if head is None else re.compile(head),
+        past=past,
     )
 
 
@@ -85,21 +90,35 @@ REFINEMENTS: tuple[Refinement, ...] = (
         message=r"usercopy: |Bad or missing usercopy whitelist",
         head=r" at \S*mm/usercopy\.c:",
     ),
-    _refinement("warning", "WARNING: ODEBUG bug", message=r"ODEBUG: ", head=r" at \S*lib/debugobjects\.c:"),
+    _refinement(
+        "warning",
+        "WARNING: ODEBUG bug",
+        message=r"ODEBUG: ",
+        head=r" at \S*lib/debugobjects\.c:\d+ (?:at )?debug_print_object",
+    ),
     _refinement("lockdep", "WARNING: locking bug", head=r" at \S*kernel/locking/lockdep\.c:"),
     _refinement("warning", "WARNING: proc registration bug", head=r"WARNING: .*\bproc_register\+"),
     _refinement(
         "warning", "WARNING: kobject bug", head=r"WARNING: .* at \S*lib/kobject\.c:|WARNING: \S*lib/kobject\.c:"
     ),
     _refinement(
-        "warning", "WARNING: kmalloc bug", head=r"WARNING: .*\b(?:kmalloc_slab|kvmalloc_node|kmalloc_order)\w*\+"
+        "warning",
+        "WARNING: kmalloc bug",
+        head=r"WARNING: .*\b_*(?:kmalloc_slab|kvmalloc_node|kmalloc_order|vmalloc_fix_flags)\w*\+",
+    ),
+    _refinement(
+        "warning",
+        "WARNING in {function}/usb_submit_urb",
+        head=r"WARNING: .*\busb_submit_urb\+",
+        past=USB_CALLS,
     ),
     _refinement("warning", "WARNING: zero-size vmalloc", head=r"WARNING: .*\b__vmalloc_node_range\w*\+"),
 )
 
 #: Lines just ahead of a head that belong to it.
 PREAMBLE = re.compile(
-    r"-+\[ cut here \]-+|8<--- cut here ---|page: ?\S*|page dumped because|raw: |head: |aops:|flags: |memcg:|anon flags"
+    r"-+\[ cut here \]-+|8<--- cut here ---|(?:BUG|WARNING): .* \[inline\]$|page: ?\S*|page dumped because|raw: "
+    r"|head: |aops:|flags: |memcg:|anon flags"
     r"|ksm flags|list_(?:add|del)|refcount_t: |usercopy: |ODEBUG: |={20,}$|pages's memcg|kernel tried to execute"
     r"|Bad or missing usercopy|proc_dir_entry '|detected buffer overflow in|skbuff: |kasan: (?:CONFIG_KASAN|GPF could)"
 )

@@ -20,13 +20,13 @@ _LOCKS = """
     check_path check_wait_context check_chain_key check_unlock print_circular_bug* print_deadlock_bug
     print_usage_bug* print_irq_inversion_bug* print_bad_irq_dependency print_unlock_imbalance_bug*
     print_lock_invalid_wait_context print_freed_lock_bug register_lock_class assign_lock_key look_up_lock_class
-    rcu_lockdep* debug_check_no_* debug_locks_off debug_lockdep_rcu_enabled trace_hardirqs_* trace_softirqs_*
-    might_sleep* might_resched might_fault* cant_sleep cant_migrate
+    reacquire_held_locks rcu_lockdep* debug_check_no_locks* debug_locks_off debug_lockdep_rcu_enabled trace_hardirqs_*
+    trace_softirqs_* might_sleep* might_resched might_fault* cant_sleep cant_migrate
     schedule_bug raw_spin_* raw_read_* raw_write_* do_raw_* spin_bug spin_dump
     rwlock_bug debug_spin_* queued_* native_queued_* pv_queued_* mutex_lock* mutex_unlock* mutex_trylock* rt_mutex_*
     rt_spin_* rt_read_* rt_write_* ww_mutex_* down down_* downgrade_* up up_* spin_lock* spin_unlock* read_lock*
-    read_unlock* write_lock* write_unlock* rwsem_* ldsem_* percpu_down_* percpu_up_* rcu_lock_acquire rcu_lock_release
-    rcu_read_lock* rcu_read_unlock* lock_is_held lock_pin_lock* lock_unpin_lock* local_bh_* lockref_*
+    read_unlock* local_lock_* write_lock* write_unlock* rwsem_* ldsem_* percpu_down_* percpu_up_* rcu_lock_acquire
+    rcu_lock_release rcu_read_lock* rcu_read_unlock* lock_is_held lock_pin_lock* lock_unpin_lock* local_bh_*
     check_preemption_disabled debug_smp_processor_id this_cpu_preempt_check
 """
 
@@ -78,12 +78,12 @@ INFRASTRUCTURE = _names(
     kmemleak_* create_object* read_word_at_a_time
     # allocators, and the last reference to a page
     kmalloc* do_kmalloc* kzalloc* kcalloc* krealloc* kvmalloc* kvzalloc* kvcalloc* kmem_cache_* cache_alloc* slab_*
-    alloc_slab_page* allocate_slab* new_slab* deactivate_slab* kfree* kzfree* kvfree* vfree* vunmap
+    alloc_slab_page* allocate_slab* new_slab* deactivate_slab* kfree* kzfree* kvfree* vunmap
     vmalloc* vzalloc* alloc_pages* alloc_page* alloc_frozen_pages* get_free_page* get_zeroed_page* free_pages* free_page
     free_frozen_* free_unref_* free_one_page free_tail_* free_large_* bad_page* free_page_is_bad* check_new_page*
     check_free_page* prep_new_page prep_compound* get_page_from_freelist rmqueue* folio_alloc* vma_alloc_folio*
     put_page* folio_put* folios_put* release_pages free_swap_cache print_bad_pte vm_normal_page* vm_normal_folio*
-    kstrdup* kstrndup* kmemdup* memdup_user* vmemdup_user* strndup_user* kasprintf kvasprintf* devm_k*alloc*
+    kstrdup* kstrndup* kmemdup* memdup_user vmemdup_user* strndup_user* kasprintf kvasprintf* devm_k*alloc*
     pcpu_alloc* alloc_percpu* free_percpu kernel_init_pages post_alloc_hook
     # memory, strings, user copies, bit operations
     memcpy* memset* memmove* memcmp* memchr* memscan* strcpy* strncpy* strscpy* strlcpy* strlen* strnlen* strcmp*
@@ -102,10 +102,27 @@ INFRASTRUCTURE = _names(
     drop_nlink inc_nlink clear_nlink
     debug_object* debug_print_object debug_timer_* debug_rcu_* debug_check_no_obj_freed page_table_check_*
     skb_panic skb_over_panic skb_under_panic skb_put skb_push skb_pull kfree_skb* consume_skb*
-    del_timer* timer_delete* mod_timer* add_timer* try_to_del_timer* call_rcu* kvfree_call_rcu finish_wait
-    prepare_to_wait* wake_up* autoremove_wake_function flush_work cancel_work* cancel_delayed_work* queue_work*
-    queue_delayed_work* proc_register proc_create*
+    hrtimer_cancel hrtimer_try_to_cancel del_timer* mod_timer* add_timer* try_to_del_timer* call_rcu*
+    kvfree_call_rcu kthread_stop* finish_wait prepare_to_wait* wake_up* autoremove_wake_function flush_work cancel_work*
+    cancel_delayed_work* queue_work* queue_delayed_work* proc_register proc_create*
 """
+)
+
+#: Functions that look after others: a WARNING or a BUG in one of them is its caller's.
+CHECKS = _names(
+    _LOCKS
+    + """
+    list_add* list_del* list_move* list_replace* hlist_add* hlist_del* refcount_* kref_* kobject_* debug_object*
+    debug_print_object debug_timer_* debug_rcu_* kmalloc_slab* skb_panic skb_over_panic skb_under_panic skb_put skb_push
+    skb_pull usercopy_* check_heap_object check_object_size fortify_* memcpy* memset* memmove* str* ref_tracker_*
+    sysfs_remove_* sysfs_warn_dup sysfs_create_* dpm_sysfs_* device_add device_del i2c_del_adapter drop_nlink inc_nlink
+    clear_nlink flush_work alloc_pages* get_free_page*
+"""
+)
+
+#: What a driver's request goes through until the USB core looks at it.
+USB_CALLS = _names(
+    "usb_submit_urb usb_start_wait_urb usb_bulk_msg usb_interrupt_msg usb_internal_control_msg usb_control_msg*"
 )
 
 #: Where a task that does not get on waits: in the scheduler, for a lock, for a page, for another CPU.
@@ -121,11 +138,12 @@ WAITING = _names("""
     virt_spin_lock arch_spin_lock
     # the timer tick, and the NMI that looked
     rcu_sched_clock_irq rcu_check_callbacks rcu_dump_cpu_stacks rcu_pending print_cpu_stall print_other_cpu_stall
-    check_cpu_stall update_process_times tick_* hrtimer_* run_hrtimer sysvec_* asm_sysvec_* asm_call_irq_on_stack
-    apic_timer_interrupt* smp_apic_timer_interrupt* smp_trace_apic_timer_interrupt local_apic_timer_interrupt irq_exit*
-    watchdog_* sched_tick scheduler_tick do_softirq* handle_softirqs nmi_* arch_trigger_* trigger_* default_do_nmi
-    do_nmi end_repeat_nmi perf_event_* intel_pmu_* asm_common_interrupt common_interrupt sched_show_task dump_cpu_task
-    el1_irq el1_interrupt el1h_64_irq* gic_handle_irq call_on_irq_stack arch_timer_handler_*
+    check_cpu_stall update_process_times tick_* hrtimer_* run_hrtimer enqueue_hrtimer timerqueue_* sysvec_* asm_sysvec_*
+    asm_call_irq_on_stack apic_timer_interrupt* smp_apic_timer_interrupt* smp_trace_apic_timer_interrupt
+    local_apic_timer_interrupt irq_exit* watchdog_* sched_tick scheduler_tick do_softirq* handle_softirqs nmi_*
+    arch_trigger_* trigger_* default_do_nmi do_nmi end_repeat_nmi perf_event_* intel_pmu_* asm_common_interrupt
+    common_interrupt sched_show_task dump_cpu_task el1_irq el1_interrupt el1h_64_irq* gic_handle_irq call_on_irq_stack
+    arch_timer_handler_*
     # a stall of the rig's own module
     rig_stall_* kprobe_int3_handler aggr_pre_handler opt_pre_handler optimized_callback do_int3
 """)
@@ -143,11 +161,11 @@ BOTTLENECKS = {
 #: Who hands work to a function that is found at run time. A CPU that is stuck is seen at a random place below that
 #: function, so a stall is known by it, and is the same bug wherever the next sample falls.
 DISPATCHERS = _names("""
-    process_one_work call_timer_fn run_timers run_timer_softirq run_ksoftirqd smpboot_thread_fn netif_receive_skb*
-    do_softirq handle_softirqs kthread start_secondary ret_from_fork* cpu_startup_entry
+    process_one_work call_timer_fn run_timers run_timer_softirq hrtimer_run_* run_hrtimer run_ksoftirqd
+    smpboot_thread_fn netif_receive_skb* kthread start_secondary ret_from_fork* cpu_startup_entry
     do_syscall_* do_fast_syscall_* sysenter_dispatch tracesys_phase2 entry_SYSCALL_* system_call_fastpath x64_sys_call
-    el0_svc* do_el0_svc invoke_syscall ret_fast_syscall syscall_trace_enter* handle_syscall
-    vfs_write vfs_read vfs_ioctl do_vfs_ioctl vfs_iter_read vfs_iter_write do_iter_read do_iter_write
+    el0_svc* do_el0_svc invoke_syscall ret_fast_syscall syscall_trace_enter* handle_syscall exit_to_usermode_loop
+    nfnetlink_rcv_msg vfs_write vfs_read vfs_ioctl do_vfs_ioctl vfs_iter_read vfs_iter_write do_iter_read do_iter_write
     do_iter_readv_writev call_read_iter call_write_iter new_sync_read new_sync_write fput
     sock_sendmsg* sock_recvmsg* sys_setsockopt sys_getsockopt sys_connect sys_bind lkdtm_do_action
 """)

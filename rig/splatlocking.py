@@ -24,7 +24,7 @@ _SPLATS = tuple(
         (r"held lock freed!", "WARNING: held lock freed"),
         (r"Nested lock was not taken", "WARNING: nested lock was not taken"),
         (r".{1,16}/\d+ still has locks held!", "WARNING: still has locks held"),
-        (r"Invalid wait context", "BUG: Invalid wait context"),
+        (r"Invalid wait context", "WARNING: locking bug"),
     )
 )
 LOCKDEP = (
@@ -159,11 +159,11 @@ ATOMIC = (
     ),
     row(
         "bug",
-        r"BUG: workqueue leaked (?:atomic|lock)",
-        "BUG: workqueue leaked lock or atomic",
+        r"BUG: workqueue leaked (?P<what>lock or atomic|atomic, lock or RCU): ",
+        "BUG: workqueue leaked {what}",
         trace=False,
-        proof=re.compile(r"\s+last function: |" + TRACE.pattern),
-        more=re.compile(rf"\s+last function: {FUNCTION}"),
+        proof=re.compile(r"\s+(?:last function: |preempt=0x)|" + TRACE.pattern),
+        more=re.compile(rf"\s+(?:last function: |preempt=0x.* workfn=){FUNCTION}"),
     ),
     row("other", r"irq \d+: nobody cared \(try booting", "irq: nobody cared", place=False),
 )

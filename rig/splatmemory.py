@@ -26,7 +26,7 @@ SANITIZERS = (
     row(
         "kasan",
         rf"BUG: KASAN: (?P<what>(?:double|invalid)-free) in {FUNCTION}",
-        "KASAN: {what}",
+        "KASAN: invalid-free",
         fatal=True,
         whole=True,
         proof=_KASAN_PROOF,
@@ -126,7 +126,14 @@ SANITIZERS = (
 PAGES = (
     row(
         "bad-page",
-        r"BUG: Bad page (?P<what>state|map|cache) in process .{1,64}  \w+:",
+        r"BUG: Bad page map in process .{1,64}  \w+:",
+        "BUG: Bad page map",
+        titled=False,
+        proof=re.compile(r"page:|addr:|" + TRACE.pattern),
+    ),
+    row(
+        "bad-page",
+        r"BUG: Bad page (?P<what>state|cache) in process .{1,64}  \w+:",
         "BUG: Bad page {what}",
         proof=re.compile(r"page:|addr:|" + TRACE.pattern),
     ),

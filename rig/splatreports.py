@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rig.model import Finding
 from rig.signature import plain_function, signature, title
-from rig.splatformats import AFTERMATH, LAST_LINE, REFINEMENTS, TRACE_ENDS, Format
-from rig.splatframes import LOCKS
+from rig.splatformats import AFTERMATH, LAST_LINE, REFINEMENTS, TRACE_ENDS, Format, Refinement
+from rig.splatframes import LOCKS, REPORTING
 from rig.splatlines import Line
 from rig.splattraces import MAX_FRAMES, MAX_TRACES, Trace, culprit, frame, inlined, pointer, starts
 
@@ -135,7 +135,7 @@ class Report:
         if self.format.announced:
             return not self.announced
         return (
-            self.format.blame in ("first", "recursion")
+            self.format.blame in ("first", "recursion", "named", "place")
             and self.task is None
             and self.format.kind not in ("leak", "panic")
         )
@@ -180,8 +180,29 @@ class Report:
         """Return the function to blame, or None if the report does not say."""
         head = [self.groups["function"]] if "function" in self.groups else []
         held = [self.held] if self.held else []
-        found = culprit(self.format.blame, self.traces, [*self.named, *head], self.chain)
+        blame, traces = self.format.blame, self.traces
+        if (refinement := self.refinement()) is not None:
+            blame = "first" if blame == "place" else blame
+            if past := refinement.past:
+                head = [name for name in head if not past.match(name)]
+                traces = [replace(t, frames=[name for name in t.frames if not past.match(name)]) for t in traces]
+        found = culprit(blame, traces, [*self.named, *head], self.chain)
         return found or next((plain_function(name) for name in (*head, *held)), None)
+
+    def refinement(self) -> Refinement | None:
+        """Return what more is known of a WARNING or a BUG than that it is one."""
+        if self.format.kind not in ("bug", "warning"):
+            return None
+        message = self.groups.get("preamble", "")  # between `cut here` and the head, or just ahead of it
+        for refinement in REFINEMENTS:
+            if refinement.applies(message, self.head) and (refinement.past is None or self._beyond(refinement.past)):
+                return refinement
+        return None
+
+    def _beyond(self, past: re.Pattern[str]) -> bool:
+        """Whether the call trace tells more than functions that match `past`."""
+        frames = self.traces[0].frames if self.traces else []
+        return any(not past.match(name) and not REPORTING.match(name) for name in frames)
 
     def corrupted(self) -> bool:
         """Return whether the report was cut short, or has lines of another one in it."""
@@ -197,15 +218,10 @@ class Report:
         """Return what this report comes to."""
         function = self.guilty()
         names = self.groups | ({"function": function} if function else {})
-        kind, heading = self.format.kind, _heading(self.format, names)
-        message = self.groups.get("preamble", "")  # between `cut here` and the head, or just ahead of it
-        if kind in ("bug", "warning"):
-            for refinement in REFINEMENTS:
-                if refinement.applies(message, self.head):
-                    kind, heading = refinement.kind, refinement.title
-                    break
-        told = not self.format.place or "{function}" in self.format.title
-        place = f" in {function}" if function and not told else ""
+        row: Format | Refinement = self.refinement() or self.format
+        kind, heading = row.kind, _heading(row.title, names)
+        placed = self.format.place and self.format.titled and "{function}" not in row.title
+        place = f" in {function}" if function and placed else ""
         what = function if self.format.place and function else heading
         text = self.lines + ([f"[{self.dropped} more lines]"] if self.dropped else [])
         return Finding(
@@ -228,9 +244,9 @@ def refines(message: str) -> bool:
     return any(refinement.message is not None and refinement.message.match(message) for refinement in REFINEMENTS)
 
 
-def _heading(row: Format, groups: dict[str, str]) -> str:
-    names = dict.fromkeys(re.findall(r"\{(\w+)\}", row.title), "")
-    return row.title.format_map(names | {name: groups[name] for name in names if name in groups})
+def _heading(form: str, groups: dict[str, str]) -> str:
+    names = dict.fromkeys(re.findall(r"\{(\w+)\}", form), "")
+    return form.format_map(names | {name: groups[name] for name in names if name in groups})
 
 
 def _tidy(heading: str) -> str:

@@ -17,8 +17,9 @@ TRACE = re.compile(
 FUNCTION = r"(?P<function>[A-Za-z_][\w.$]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?"
 
 #: Whom a report blames: the first frame that is no messenger; the first that does not only wait as well; who was called
-#: to do the work in which a CPU is stuck; the place where a lock is taken; who calls itself until the stack is full.
-Blame = Literal["first", "waiter", "stall", "lock", "recursion"]
+#: to do the work in which a CPU is stuck; the place where a lock is taken; who calls itself until the stack is full;
+#: whomever the head names, be it a messenger; the function that found out, unless checking is all that it is for.
+Blame = Literal["first", "waiter", "stall", "lock", "recursion", "named", "place"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Format:
     head: re.Pattern[str]
     title: str  # `{name}`: a group of `head`, or of `more`
     place: bool = True  # " in FUNCTION" belongs to title and signature
+    titled: bool = True  # to the title too: where a function tells little, the community leaves it out
     fatal: bool = False
     blame: Blame = "first"
     trace: bool = True  # a report without a call trace has been cut short
@@ -48,6 +50,7 @@ def row(
     title: str,
     *,
     place: bool = True,
+    titled: bool = True,
     fatal: bool = False,
     blame: Blame = "first",
     trace: bool | None = None,
@@ -65,6 +68,7 @@ def row(
         head=re.compile(head),
         title=title,
         place=place,
+        titled=titled,
         fatal=fatal,
         blame=blame,
         trace=place if trace is None else trace,

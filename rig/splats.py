@@ -23,6 +23,7 @@ from rig.splatlines import MAX_LINE, Block, Line, take_apart
 from rig.splatreports import Report, refines
 
 CHUNK = 1 << 20
+INLINED = " [inline]"  # a head that decode_stacktrace has unfolded; the same with the function itself comes next
 MAX_PARTIAL = 65536  # bytes kept of a line that has not ended
 MAX_SIGNATURES = 200  # of one console
 MAX_SAME = 5  # findings of one signature
@@ -144,7 +145,7 @@ class Scanner:
         self._prefixed = self._prefixed or line.kernel
         if self._prefixed and not line.kernel:
             return  # a program's output
-        if ANY_HEAD.match(line.message):
+        if ANY_HEAD.match(line.message) and not line.message.endswith(INLINED):
             for row in FORMATS:
                 if match := row.head.match(line.message):
                     self._begin(row, match, line, lambda: block.preamble(line, start, self._taken))

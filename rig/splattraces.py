@@ -10,6 +10,7 @@ from rig.signature import plain_function
 from rig.splatframes import (
     BOTTLENECKS,
     BOTTOM,
+    CHECKS,
     DISPATCHERS,
     ENTRY,
     IDLE,
@@ -109,6 +110,10 @@ def culprit(
     if blame == "lock":
         found = _first(named, LOCKS, WORKERS) or _first([*first, *chain], INFRASTRUCTURE, WORKERS)
         return found or _first([*named, *first], REPORTING, ENTRY)
+    if blame == "named" and named:
+        return named[0]
+    if blame == "place" and (found := _first([*named, *first], REPORTING)) and not CHECKS.match(found):
+        return found
     if blame == "stall":
         return _stalled(traces)
     if blame == "waiter":

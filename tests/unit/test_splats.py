@@ -69,7 +69,7 @@ EXPECTED: dict[str, list[Row]] = {
             False,
         ),
         ("kcsan", "KCSAN: data-race in next_uptodate_folio / xas_clear_mark", "next_uptodate_folio", False, False),
-        ("bad-page", "BUG: Bad page map in zap_present_ptes", "zap_present_ptes", False, False),
+        ("bad-page", "BUG: Bad page map", "zap_present_ptes", False, False),
         ("list-corruption", "BUG: corrupted list in lru_cache_disable", "lru_cache_disable", True, False),
     ],
     "no-timestamps-gpf": [
