@@ -29,7 +29,6 @@ COMMANDS = (
     "doctor",
     "shell",
     "rerun",
-    "compare",
     "scan",
     "compare",
     "selfcheck",
