@@ -132,7 +132,9 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     if root is None or "cell" not in plan:
         raise ConfigError(f"{folder}: not inside the folder of a run", hint="config.json of the run is needed, too")
     # matrix={}: whatever the matrix left out, this cell was in it.
-    fixed = [f"series={root / 'series'}", "matrix={}", f"select={plan['cell']}", f"seed={plan['seed']}"]
+    # A trial of a tree as it is, of a history, has no patches.
+    series = [f"series={root / 'series'}"] if any((root / "series").glob("*.patch")) else []
+    fixed = [*series, "matrix={}", f"select={plan['cell']}", f"seed={plan['seed']}"]
     fixed.append(f"budget={plan['budget']}")
     store = [] if any(word.startswith("store=") for word in overrides) else _store_of(root)
     config = load(root / "config.json", [*fixed, *store, *overrides])

@@ -94,7 +94,9 @@ class Pipeline:
         """The series on its base; raises SeriesError when it does not apply."""
         config = self.config
         with self.ledger.time("series"):
-            patches = series.read(*config.series, source=config.kernel.source)
+            # A tree that is to be tried as it is needs no series.
+            alone = not config.series and config.sides == ("base",)
+            patches = series.NONE if alone else series.read(*config.series, source=config.kernel.source)
         with self.ledger.time("source"):
             base = source.resolve(
                 config.kernel.source, config.kernel.version, self.store, say=lambda text: self.ui.stage("source", text)
@@ -147,7 +149,7 @@ class Pipeline:
             built = self.builder.kernels(tuple(wanted), flavours, keep_going=self.options.keep_going)
         if not self.builder.built:
             self.ui.stage("build", f"{len(built)} kernels (up to date)")
-        sides = {0: Side.BASE, last: Side.PATCHED}
+        sides = {last: Side.PATCHED, 0: Side.BASE}
         return {(kernel.flavour, sides[kernel.prefix]): kernel for kernel in built if kernel.prefix in sides}
 
     def built(self, number: int) -> dict[str, Kernel]:
