@@ -332,6 +332,7 @@ class _Bisect:
                 )
                 if hole is None or hole.state != "broken" or inside:
                     continue
+                self.bench.kernel(0, flavour)  # which builds, or it is the host's fault
                 above = [n for n in range(number + 1, self.tip + 1) if self.bench.is_built(n, flavour)]
                 below = [n for n in range(number) if self.bench.is_built(n, flavour)]
                 first = self._edge(flavour, below[-1], number)

@@ -136,18 +136,11 @@ def bisection_xml(done: Bisection) -> str:
 
     cases = []
     for state in done.prefixes:
-        story = f"{state.trials} trials, {state.failures} with a finding that is hunted"
-        made = TestCase(
-            _xml(f"{state.number}: {state.subject}"),
-            classname="bisect",
-            stdout=_xml("\n".join((story, *state.others))),
-            allow_multiple_subelements=True,
-        )
-        brought = [
-            one
-            for one in done.findings
-            if one.outcome is Blame.FOUND and any(culprit.number == state.number for culprit in one.culprits)
-        ]
+        story = (f"{state.trials} trials, {state.failures} with a finding that is hunted", *state.others)
+        name, words = _xml(f"{state.number}: {state.subject}"), _xml("\n".join(story))
+        made = TestCase(name, classname="bisect", stdout=words, allow_multiple_subelements=True)
+        decided = (one for one in done.findings if one.outcome is Blame.FOUND)
+        brought = [one for one in decided if state.number in {culprit.number for culprit in one.culprits}]
         for one in brought:
             text = "\n".join(
                 (one.sentence, f"Reproduce: {one.reproduce}" if one.reproduce else "", f"Cell: {one.cell}")

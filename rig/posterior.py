@@ -25,11 +25,15 @@ Bools = NDArray[np.bool_]
 #: The beta prior of the failure rate: any is as likely as any other.
 RATE = (1.0, 1.0)
 #: How often a trial fails, in the very same way, on a kernel that has not got the bug.
-STRAY = 0.002
+STRAY = 0.001
 #: What is believed beforehand of a finding that the tip showed: that the base has it too, or that it was a stray one.
-BASE_HAS_IT, NOBODY = 0.05, 0.05
+BASE_HAS_IT, NOBODY = 0.05, 0.1
+#: Of the doubt that the confidence leaves, what is used: the rate is not drawn from its prior, it is what it is.
+CAUTION = 0.5
 #: Struck out any one failure, the answer must still be this likely: one stray crash convicts nobody.
 WITHOUT_ONE = 0.8
+#: So often a finding is to be seen before the search begins: to know the rate at all saves more trials than it costs.
+SEEN = 3
 #: How many trials in a row are weighed against each other: a kernel that must be built first has to pay for it.
 BATCHES = (1, 2, 4, 8, 16, 32)
 #: Bits per second below which nothing is worth a trial.
@@ -193,12 +197,12 @@ class Belief:
 
     def settled(self, confidence: float) -> bool:
         """Whether the answer is as sure as is asked for, and does not hang on any one failure."""
-        return self._likeliest[1] >= confidence and self.answer.without_one >= min(WITHOUT_ONE, confidence)
+        return self._likeliest[1] >= _needed(confidence) and self.answer.without_one >= min(WITHOUT_ONE, confidence)
 
     def doubted(self, confidence: float) -> Belief:
         """Return the belief to plan with: this one, or what is left of it without the failure that it hangs on."""
         group, probability = self._likeliest
-        if probability < confidence or not self._doubts:
+        if probability < _needed(confidence) or not self._doubts:
             return self
         members = np.flatnonzero(self._groups == group)
         return min(self._doubts, key=lambda one: float(one.posterior[members].sum()))
@@ -221,6 +225,10 @@ class Belief:
         )
         told[list(self.holes)] = 0.0
         return np.maximum(told, 0.0)
+
+
+def _needed(confidence: float) -> float:
+    return 1 - CAUTION * (1 - confidence)
 
 
 def _whole(numbers: Floats) -> NDArray[np.int64]:
@@ -249,8 +257,11 @@ def best(beliefs: Sequence[Belief], prepare: Floats, seconds: Floats) -> Choice 
 
     `prepare` are the seconds until the first trial of each state can begin, `seconds` those of a trial.
     """
+    for belief in beliefs:
+        if 0 < belief.failures.sum() < SEEN:
+            return Choice(state=int(belief.failures.argmax()), trials=SEEN, gain=math.inf)
     chosen = Choice(state=0, trials=0, gain=LEAST)
-    # What is ready at once is worth most by its first trial: what several tell together is never more than their sum.
+    # Where everything is ready one trial is enough to look ahead, as the next one is planned after it.
     for trials in BATCHES if prepare.any() else BATCHES[:1]:
         told = sum((belief.information(trials) for belief in beliefs), np.zeros(len(prepare)))
         gain = told / (prepare + trials * seconds)
@@ -314,6 +325,8 @@ def _entropy_of(masses: Floats) -> Floats:
 @lru_cache(maxsize=64)
 def _indistinguishable(lineup: Lineup, holes: frozenset[int]) -> NDArray[np.int64]:
     tried = [state for state in range(lineup.states) if state not in holes]
+    if not tried:
+        return np.zeros(len(lineup.suspects), np.int64)
     packed = np.packbits(lineup.bears[:, tried] > 0, axis=1)
     rows = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()
     return np.asarray(np.unique(rows, return_inverse=True)[1]).ravel()

@@ -30,7 +30,8 @@ def shows(signature: str) -> Observe:
     def observe(trial: TrialResult) -> bool | None:
         if trial.status.bad and any(cause.signature == signature for cause in causes(trial)):
             return True
-        return False if trial.status is Status.PASS else None
+        whole = trial.status in (Status.PASS, Status.FAIL) and not any(finding.fatal for finding in trial.findings)
+        return False if whole else None
 
     return observe
 
