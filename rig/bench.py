@@ -2,7 +2,7 @@
 
 prefixes/<n>/
     <flavour>.json              whether it was built, in how many seconds, or why it does not build
-    config.json, series/        what it takes to run any trial below again, see runs.describe()
+    config.json                 of a commit of a history: what it takes to run any trial below again
     trials/<side>/<cell>/<index>/
 
 Whatever is there when a bisection is taken up again counts as if it had been done just now.
@@ -21,14 +21,14 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from rig import campaign, results, runs, schedule
+from rig import campaign, hunt, results, runs, schedule
 from rig.build import BrokenSeries
 from rig.campaign import attempt, spec_of
 from rig.clock import Stopwatch
 from rig.errors import BuildError, HostError
 from rig.model import Cell, Kernel, Side, Status, TrialResult
 from rig.pipeline import Pipeline
-from rig.series import Series
+from rig.series import NONE
 from rig.signature import signature
 from rig.store import write_atomically
 from rig.trial import Interrupted, Lab
@@ -37,6 +37,8 @@ from rig.trial import Interrupted, Lab
 BOOTS = 2
 #: So many trials in a row without a machine: it is the host.
 LOST = 4
+#: Of a series with more prefixes it is not looked up which kernels are in the store: each look reads a kernel.
+MOST_LOOKED_UP = 65
 #: What a file that has to be compiled again costs, and what everything that includes a header costs, in seconds, until
 #: builds were measured; linking comes with every build.
 LINK, FILE, HEADER = 40.0, 4.0, 150.0
@@ -61,13 +63,14 @@ class Bench:
         pipeline: Pipeline,
         path: Path,
         lab: Lab,
-        describe: Callable[[int], tuple[Series, dict[str, Any]]],
+        describe: Callable[[int], dict[str, Any]],
         *,
         whole: bool = False,
     ) -> None:
-        """Take up what is in `path` already; `describe` returns what a prefix is made of, for runs.describe().
+        """Take up what is in `path` already.
 
-        With `whole` each prefix is a tree of its own, that has no patches on it.
+        With `whole` each prefix is a tree of its own, that has no patches on it; `describe` returns what it is made of
+        (see runs.describe()), and {} for what `path` says.
         """
         self.pipeline = pipeline
         self.path = path
@@ -79,6 +82,7 @@ class Bench:
         self._flavours = {flavour.name: flavour for flavour in pipeline.flavours}
         self._kernels: dict[tuple[int, str], Kernel] = {}
         self._built: dict[str, dict[int, float]] = defaultdict(dict)  # seconds, by flavour and prefix
+        self._stored: dict[str, set[int]] = {}
         self._at: dict[str, int] = {}  # the prefix that the object directory of a flavour is at
         self._boots = schedule.BootClock(pipeline.config.timeouts.boot)
         self._slots = schedule.slots(
@@ -156,17 +160,27 @@ class Bench:
                 files |= set(patches[index].paths)
                 estimates[index + 1 if span.step > 0 else index] = _estimate(files)
         scale = self._scale(flavour)
-        return [0.0 if number in self._built[flavour] else scale * one for number, one in enumerate(estimates)]
+        known = self._at_hand(flavour)
+        return [0.0 if number in known else scale * one for number, one in enumerate(estimates)]
 
     def _scale(self, flavour: str) -> float:
         """How much longer builds take on this host than was guessed, from those that were made."""
-        taken = [seconds for seconds in self._built[flavour].values() if seconds > 5]
-        return max(0.1, sum(taken) / len(taken) / (LINK + FILE)) if taken else 1.0
+        # The median: the first build of all may have been that of a whole kernel.
+        taken = hunt.median([seconds for seconds in self._built[flavour].values() if seconds > 0])
+        return taken / (LINK + FILE) if taken else 1.0
+
+    def _at_hand(self, flavour: str) -> set[int]:
+        """Return the prefixes whose kernels nobody has to build, of a series that is not too long to look."""
+        if flavour not in self._stored:
+            count, builder = len(self.pipeline.applied.prefixes), self.pipeline.builder
+            numbers = range(count) if count <= MOST_LOOKED_UP else ()
+            self._stored[flavour] = {n for n in numbers if builder.up_to_date(n, self._flavours[flavour])}
+        return self._stored[flavour] | self._built[flavour].keys()
 
     def kernel(self, number: int, flavour: str) -> Kernel | Hole:
         """Return the kernel of a prefix, built if need be, or why there is none; raises HostError for the base."""
         key = (number, flavour)
-        if key in self.holes:
+        if key in self.holes and self.holes[key].state == "broken":
             return self.holes[key]
         if key in self._kernels:
             return self._kernels[key]
@@ -266,8 +280,8 @@ class Bench:
     def _lab(self, kernel: Kernel) -> Lab:
         """Return the lab of a prefix: its own folder, and stalls in the functions that the whole series touches."""
         home = self.path / "prefixes" / str(kernel.prefix)
-        if not (home / runs.PLAN).exists():
-            runs.describe(home, *self._describe(kernel.prefix))
+        if (words := self._describe(kernel.prefix)) and not (home / runs.PLAN).exists():
+            runs.describe(home, NONE, words)
         ends = [self._kernels.get((number, kernel.flavour)) for number in (0, len(self.pipeline.applied.prefixes) - 1)]
         known = {one.key: one for one in (*ends, kernel) if one is not None}
         return campaign.perturb_in(replace(self.lab, root=home), self.pipeline, known.values())

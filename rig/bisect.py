@@ -147,7 +147,7 @@ class _Bisect:
         return done, folder.path
 
     def _all(self, folder: runs.RunFolder, accelerator: Accelerator) -> Bisection:
-        self._first_look()
+        looked = self._first_look()
         self._search()
         facts = bisectreport.Facts(
             folder=folder,
@@ -155,6 +155,7 @@ class _Bisect:
             mode="history" if self.whole else "every-prefix" if self.own.every_prefix else "series",
             accelerator=accelerator,
             out_of_time=self._out_of_time,
+            looked=looked,
         )
         breaks = () if self.whole else self._breaks()
         done = bisectreport.collect(self.pipeline, self.bench, facts, [self._known(one) for one in self.hunts], breaks)
@@ -174,19 +175,14 @@ class _Bisect:
             "rig": __version__,
         }
 
-    def _describe(self, number: int) -> tuple[Series, dict[str, Any]]:
-        """What a prefix is made of, so that `rig rerun` finds it."""
-        applied = self.pipeline.applied
+    def _describe(self, number: int) -> dict[str, Any]:
+        """What a commit is made of, so that `rig rerun` finds it; {} for a prefix, which the run itself describes."""
+        if not isinstance(self.pipeline, HistoryPipeline):
+            return {}
+        source = f"git:{self.pipeline.history.remote}#{self.pipeline.applied.prefixes[number].commit}"
         config = self.config.model_dump(mode="json", exclude={"results", "store", "store_limit_mib"})
-        if isinstance(self.pipeline, HistoryPipeline):
-            source = f"git:{self.pipeline.history.remote}#{applied.prefixes[number].commit}"
-            config |= {"kernel": {"source": source}, "bisect": {}}
-            series = NONE
-        else:
-            # The base has nothing on it; what stands beside it is not run.
-            patches = applied.series.patches[: max(1, number)]
-            series = Series(name=applied.series.name, origin="", patches=patches)
-        return series, {"config": config, "store": str(self.config.store), "rig": __version__}
+        config |= {"kernel": {"source": source}, "bisect": {}}
+        return {"config": config, "store": str(self.config.store), "rig": __version__}
 
     # -- tip and base -------------------------------------------------------------------------------------------------
 
@@ -195,8 +191,11 @@ class _Bisect:
         """The cells, those first that concern what the series touches."""
         return tuple(hunt.attention(self.pipeline.cells, self.pipeline.relevances, 1, None))
 
-    def _first_look(self) -> None:
-        """Try the tip, and the base where the tip showed something; with `every_prefix` all of them, everywhere."""
+    def _first_look(self) -> bool:
+        """Try the tip, and the base where the tip showed something; with `every_prefix` all of them, everywhere.
+
+        Returns whether there was time for all of that.
+        """
         looked_at = range(self.tip + 1) if self.own.every_prefix else (self.tip,)
         for number in looked_at:  # in their order, which rebuilds least
             for flavour in self.pipeline.flavours:
@@ -209,7 +208,10 @@ class _Bisect:
                 if self._count(number, cell) <= index and (number, cell.flavour) not in self.bench.holes
             ]
             for batch in _batches(jobs, self.bench.slots):
-                if self._out_of_time or (self._sightings() and not self._thorough):
+                if self._out_of_time:
+                    self._take_hunts()
+                    return False
+                if self._sightings() and not self._thorough:
                     break
                 self.bench.run(batch)
             if self._sightings() and not self.own.every_prefix:
@@ -218,6 +220,7 @@ class _Bisect:
         unseen = dict.fromkeys(one.cell for one in self.hunts if not self._count(0, one.cell))
         for batch in _batches([(0, cell) for cell in unseen], self.bench.slots):
             self.bench.run(batch)
+        return True
 
     @property
     def _thorough(self) -> bool:

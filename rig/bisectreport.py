@@ -21,6 +21,7 @@ from rig.signature import signature
 from rig.store import write_atomically
 
 RESULT, PLOT = "bisect.json", "bisect.svg"
+MORE = "the same command with a higher limit=SECONDS goes on"
 #: Suspects that are named while nothing is decided.
 MOST_NAMED = 8
 
@@ -34,6 +35,7 @@ class Facts:
     mode: str
     accelerator: Accelerator
     out_of_time: bool
+    looked: bool  # everywhere where something might have shown, before the time was up
 
 
 def collect(
@@ -43,7 +45,7 @@ def collect(
     applied, own = pipeline.applied, pipeline.config.bisect
     findings = (*(_broken(pipeline, one) for one in breaks), *(_hunted(pipeline, bench, facts, one) for one in known))
     status = bisection.overall(findings)
-    if facts.out_of_time and status is Outcome.CLEAN and not bench.trials:
+    if status is Outcome.CLEAN and not facts.looked:
         status = Outcome.UNDECIDED
     return Bisection(
         id=facts.folder.id,
@@ -166,11 +168,7 @@ def _words(outcome: Outcome, culprits: Sequence[Culprit], one: Known, facts: Fac
     real = [culprit for culprit in culprits if culprit.number]
     sure = percent(sum(culprit.probability for culprit in culprits))
     if outcome is Outcome.UNDECIDED:
-        why = (
-            "the time is up, and a higher limit=SECONDS goes on"
-            if facts.out_of_time
-            else "nothing that can be tried tells more"
-        )
+        why = f"the time is up; {MORE}" if facts.out_of_time else "nothing that can be tried tells more"
         return f"Not decided ({why}): likeliest {names(real or culprits, plain=plain)} ({sure})."
     who = names(culprits, plain=plain)
     if len(culprits) == 1 and culprits[0].fixed_by is None:
@@ -244,6 +242,8 @@ def _sentence(status: Outcome, findings: Sequence[Hunted], facts: Facts, bench: 
     if status is Outcome.CLEAN:
         where = "any prefix" if facts.mode == "every-prefix" else "the tip"
         return f"Nothing was found on {where} in {count} trials: there is nothing to bisect."
+    if not findings:
+        return f"Nothing was found in {count} trials, and the time is up: {MORE}."
     first = next(one for one in findings if one.outcome is status)
     more = f" {len(findings) - 1} more below." if len(findings) > 1 else ""
     return f"{first.title}: {first.sentence}{more}"

@@ -140,7 +140,7 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
     config = load(root / "config.json", [*fixed, *store, *overrides])
     pipeline = Pipeline(config, Options(jobs=jobs), ui)
     cell, side = pipeline.cells[0], Side(plan["side"])
-    kernels = pipeline.kernels
+    kernels = _kernels_of(pipeline, cell, side, int(plan["prefix"]))
     kernel = kernels[cell.flavour, side]
     if kernel.key != plan["kernel"]:
         ui.say("  note: the kernel is not the one of the trial (another compiler, fragments or base)")
@@ -158,6 +158,15 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int) 
         print(f"  {finding.title}")
     print(f"evidence: {ui.path(target / result.evidence)}")
     return 1 if result.status.bad else HostError.exit_code if result.status is Status.LOST else 0
+
+
+def _kernels_of(pipeline: Pipeline, cell: Cell, side: Side, prefix: int) -> dict[tuple[str, Side], Kernel]:
+    """Return the base and the kernel of a trial; it may be a prefix in the middle of the series."""
+    if side is Side.BASE or prefix == len(pipeline.applied.series.patches):
+        return pipeline.kernels
+    (flavour,) = (one for one in pipeline.flavours if one.name == cell.flavour)
+    numbers = {Side.BASE: 0, side: prefix}
+    return {(cell.flavour, one): pipeline.builder.alone(number, flavour) for one, number in numbers.items()}
 
 
 def _store_of(root: Path) -> list[str]:
