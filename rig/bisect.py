@@ -170,7 +170,7 @@ class _Bisect:
         return {
             "config": self.config.model_dump(mode="json", exclude=skip),  # type: ignore[arg-type]
             "series": [prefix.commit for prefix in self.pipeline.applied.prefixes[:: max(1, self.tip)]],
-            "key": self.pipeline.applied.series.key if not self.whole else "",
+            "patches": self.pipeline.applied.series.key if not self.whole else "",
             "store": str(self.config.store),
             "rig": __version__,
         }
