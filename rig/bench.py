@@ -127,6 +127,11 @@ class Bench:
         """How many machines run at once."""
         return self._slots
 
+    @property
+    def tip(self) -> int:
+        """The number of the last prefix."""
+        return len(self.pipeline.applied.prefixes) - 1
+
     def tried(self, cell: Cell) -> list[TrialResult]:
         """Return the trials of a cell on all prefixes."""
         return [trial for trial in self.trials if trial.cell == cell]
@@ -282,7 +287,7 @@ class Bench:
         home = self.path / "prefixes" / str(kernel.prefix)
         if (words := self._describe(kernel.prefix)) and not (home / runs.PLAN).exists():
             runs.describe(home, NONE, words)
-        ends = [self._kernels.get((number, kernel.flavour)) for number in (0, len(self.pipeline.applied.prefixes) - 1)]
+        ends = [self._kernels.get((number, kernel.flavour)) for number in (0, self.tip)]
         known = {one.key: one for one in (*ends, kernel) if one is not None}
         return campaign.perturb_in(replace(self.lab, root=home), self.pipeline, known.values())
 

@@ -41,6 +41,13 @@ from rig.ui import Ui
 FOLDER, SETTLED = "bisect", "settled"
 #: Findings that are hunted at most; what more there is is told on the side.
 MOST_FINDINGS = 8
+#: Trials of each cell before the tip counts as clean, whoever bisects believes that it is not; and each prefix.
+LOOKS, LOOKS_EACH = 12, 3
+
+
+def looks(config: Config) -> int:
+    """Return how many trials of each cell it takes before a kernel counts as clean."""
+    return config.bisect.looks or (LOOKS_EACH if config.bisect.every_prefix else LOOKS)
 
 
 class HistoryPipeline(Pipeline):
@@ -95,8 +102,8 @@ def _dry_run(pipeline: Pipeline) -> None:
     what = "each prefix" if own.every_prefix else "the tip and the base"
     pipeline.ui.stage(
         FOLDER,
-        f"would try {what} in {len(pipeline.cells)} cells, up to {own.looks} times each, then search {count} patches "
-        f"for up to {own.limit:g} s until one of them is {100 * own.confidence:g} % sure",
+        f"would try {what} in {len(pipeline.cells)} cells, up to {looks(pipeline.config)} times each, "
+        f"then search {count} patches for up to {own.limit:g} s until one of them is {100 * own.confidence:g} % sure",
     )
 
 
@@ -200,7 +207,7 @@ class _Bisect:
         for number in looked_at:  # in their order, which rebuilds least
             for flavour in self.pipeline.flavours:
                 self.bench.kernel(number, flavour.name)
-        for index in range(self.own.looks):
+        for index in range(looks(self.config)):
             jobs = [
                 (number, cell)
                 for number in looked_at
@@ -282,6 +289,9 @@ class _Bisect:
         while not self._out_of_time:
             known = [self._known(one) for one in self.hunts]
             left = [one for one in known if not one.belief.settled(self.own.confidence)]
+            found = any(one.belief.answer.suspects[0][0].introduced for one in known if one not in left)
+            if found and not any(one.belief.measured for one in left):
+                return  # what is so much rarer than a finding that is decided would take all the time that there is
             chosen = self._choose(left)
             if chosen is None:
                 return

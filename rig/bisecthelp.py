@@ -18,7 +18,7 @@ change that. Only the same finding counts as the same bug; what else is found is
   signature=GLOB    hunt only findings whose signature or title matches: signature='*stale data*'
   confidence=0.95   how sure it must be to name a patch
   limit=3600        seconds of building and trials; what is known by then is told, and a higher limit goes on from there
-  looks=2           trials of each cell before a kernel counts as clean
+  looks=12          trials of each cell before the tip counts as clean; 3 of each prefix with --every-prefix
   budget=SECONDS    workload time per trial: the shorter, the more trials, and the seldomer each of them fails
   --every-prefix    build, boot and try each prefix, also when the tip is clean: finds what one patch brings and a later
                     one takes away again, and patches that break the build

@@ -60,7 +60,7 @@ def collect(
         accelerator_reason=facts.accelerator.reason,
         confidence=own.confidence,
         status=status,
-        sentence=_sentence(status, findings, facts, bench),
+        sentence=_sentence(status, findings, facts, bench, own.confidence),
         trials=len(bench.trials),
         seconds=round(bench.seconds, 1),
         findings=findings,
@@ -168,7 +168,10 @@ def _words(outcome: Outcome, culprits: Sequence[Culprit], one: Known, facts: Fac
     real = [culprit for culprit in culprits if culprit.number]
     sure = percent(sum(culprit.probability for culprit in culprits))
     if outcome is Outcome.UNDECIDED:
+        seen = int(one.belief.failures.sum())
         why = f"the time is up; {MORE}" if facts.out_of_time else "nothing that can be tried tells more"
+        if not one.belief.measured:
+            why = f"seen only {seen} time{'s' * (seen != 1)}; signature=GLOB hunts it alone"
         return f"Not decided ({why}): likeliest {names(real or culprits, plain=plain)} ({sure})."
     who = names(culprits, plain=plain)
     if len(culprits) == 1 and culprits[0].fixed_by is None:
@@ -237,11 +240,18 @@ def _states(pipeline: Pipeline, bench: Bench, known: Sequence[Known]) -> tuple[P
     return tuple(found)
 
 
-def _sentence(status: Outcome, findings: Sequence[Hunted], facts: Facts, bench: Bench) -> str:
+def _sentence(status: Outcome, findings: Sequence[Hunted], facts: Facts, bench: Bench, confidence: float) -> str:
     count = len(bench.trials)
     if status is Outcome.CLEAN:
         where = "any prefix" if facts.mode == "every-prefix" else "the tip"
-        return f"Nothing was found on {where} in {count} trials: there is nothing to bisect."
+        # A kernel that fails more often than this would hardly have passed all of its trials.
+        tip = sum(trial.prefix == bench.tip for trial in bench.trials)
+        rate = 100 * (1 - (1 - confidence) ** (1 / max(1, tip)))
+        return (
+            f"Nothing was found on {where} in {count} trials: there is nothing to bisect "
+            f"(failure rates above {rate:.0f} % per trial are excluded at {100 * confidence:g} %; "
+            f"more looks=N see rarer ones)."
+        )
     if not findings:
         return f"Nothing was found in {count} trials, and the time is up: {MORE}."
     first = next(one for one in findings if one.outcome is status)

@@ -178,7 +178,9 @@ class Bisect(Model):
     signature: Words = Field((), description="globs over signatures and titles of findings: hunt these only")
     confidence: float = Field(0.95, ge=0.5, lt=1, description="how sure it must be to name a patch")
     limit: float = Field(3600, gt=0, description="seconds of building and trials after which it says what it knows")
-    looks: int = Field(2, ge=1, le=1000, description="trials of each cell before a kernel counts as clean")
+    looks: int = Field(
+        0, ge=0, le=1000, description="trials of each cell before a kernel counts as clean; 0: as the mode has it"
+    )
     every_prefix: bool = Field(False, description="build and try each prefix, also when the tip is clean")
     good: str = Field("", description="with `bad`: a ref of kernel.source, the history between which is searched")
     bad: str = ""

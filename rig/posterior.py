@@ -159,6 +159,11 @@ class Belief:
         return np.asarray(odds / odds.sum())
 
     @property
+    def measured(self) -> bool:
+        """Whether the finding was seen often enough to know its rate somewhat."""
+        return bool(self.failures.sum() >= SEEN)
+
+    @property
     def rate(self) -> tuple[float, float]:
         """The failure rate where the finding is: mean and standard deviation, over all suspects that mean it."""
         failed, passed = self._counts
@@ -257,13 +262,14 @@ def best(beliefs: Sequence[Belief], prepare: Floats, seconds: Floats) -> Choice 
 
     `prepare` are the seconds until the first trial of each state can begin, `seconds` those of a trial.
     """
-    for belief in beliefs:
-        if 0 < belief.failures.sum() < SEEN:
-            return Choice(state=int(belief.failures.argmax()), trials=SEEN, gain=math.inf)
+    known = [belief for belief in beliefs if belief.measured]
+    if beliefs and not known:
+        seen = max(beliefs, key=lambda belief: int(belief.failures.sum())).failures
+        return Choice(state=int(seen.argmax()), trials=SEEN, gain=math.inf)
     chosen = Choice(state=0, trials=0, gain=LEAST)
     # Where everything is ready one trial is enough to look ahead, as the next one is planned after it.
     for trials in BATCHES if prepare.any() else BATCHES[:1]:
-        told = sum((belief.information(trials) for belief in beliefs), np.zeros(len(prepare)))
+        told = sum((belief.information(trials) for belief in known), np.zeros(len(prepare)))
         gain = told / (prepare + trials * seconds)
         state = int(gain.argmax())
         if gain[state] > chosen.gain * (1 + 1e-9):

@@ -102,6 +102,7 @@ def test_a_clean_tip_leaves_nothing_to_bisect(world: MakeWorld) -> None:
     assert "nothing to bisect" in done.stdout
     data = latest(here)
     assert (data["status"], data["trials"], data["culprits"]) == ("clean", 3, [])
+    assert "failure rates above 63 % per trial are excluded at 95 %" in data["sentence"]
 
 
 def test_what_the_base_has_too_is_laid_on_nobody(world: MakeWorld) -> None:
@@ -115,7 +116,7 @@ def test_what_the_base_has_too_is_laid_on_nobody(world: MakeWorld) -> None:
 def test_a_bug_that_shows_now_and_then_is_found(world: MakeWorld) -> None:
     rare = sometimes("2|3|7|9|13|14|18|21|22|26|30|31")
     here = give(world(GOOD), [GOOD, rare, rare, rare])
-    done = here.rig("bisect", "looks=9")
+    done = here.rig("bisect")
     assert done.returncode == 1, done.stderr
     data = latest(here)
     assert accused(data) == [(2, None)]
@@ -171,13 +172,13 @@ def test_a_prefix_that_does_not_boot_is_left_out(world: MakeWorld) -> None:
 
 def test_every_prefix_shows_what_the_tip_does_not(world: MakeWorld) -> None:
     here = give(world(GOOD), [GOOD, BAD, BAD, GOOD, GOOD])
-    assert here.rig("bisect").returncode == 0
+    assert here.rig("bisect", "looks=1").returncode == 0
     done = here.rig("bisect", "--every-prefix")
     assert done.returncode == 1, done.stderr
     assert "Patch 2 brought it and patch 4 took it away again" in done.stdout
     data = latest(here)
     assert (data["mode"], accused(data)) == ("every-prefix", [(2, 4)])
-    assert all(state["trials"] >= 2 for state in data["prefixes"])
+    assert all(state["trials"] >= 3 for state in data["prefixes"])
 
 
 def test_two_findings_share_their_trials_and_others_are_told_on_the_side(world: MakeWorld) -> None:

@@ -130,7 +130,12 @@ def test_a_kernel_that_must_be_built_has_to_pay_for_it() -> None:
 
 
 def test_the_rate_is_learnt_first() -> None:
-    chosen = posterior.best([belief(8, {8: (1, 4)})], np.zeros(9), np.ones(9))
+    once, often = belief(8, {8: (1, 4)}), belief(8, {8: (4, 1), 0: (0, 1)})
+    assert (once.measured, often.measured) == (False, True)
+    both = posterior.best([once, often], np.zeros(9), np.ones(9))
+    assert both is not None
+    assert both.state < 8  # a rare one does not keep one that is not from being hunted
+    chosen = posterior.best([once], np.zeros(9), np.ones(9))
     assert chosen is not None
     assert (chosen.state, chosen.trials) == (8, SEEN)
 
