@@ -15,7 +15,7 @@ from rig.series import Applied, Patch, Prefix, Series
 from rig.source import BaseTree, repository
 from rig.store import Store, digest
 
-#: With more commits, their ancestry alone would take a gigabyte.
+#: With more commits, their ancestry alone (a number for each pair) would take more than 128 MB.
 MOST = 4000
 
 _START, _FIELD = "\x01", "\x02"

@@ -84,11 +84,22 @@ def series(weights: Sequence[float], *, mends: bool = False) -> Lineup:
     return Lineup(suspects=tuple(suspects), prior=np.array(prior), bears=np.array(rows, float))
 
 
-def history(parents: Sequence[Sequence[int]], weights: Sequence[float]) -> Lineup:
+def history(parents: tuple[tuple[int, ...], ...], weights: Sequence[float]) -> Lineup:
     """Return the suspects of a history: commit k (from 1) is in each state that descends from it.
 
     `parents` has those of each commit, in an order in which parents come first; 0 is the good commit.
     """
+    rest = (1 - NOBODY - BASE_HAS_IT) / sum(weights)
+    return Lineup(
+        suspects=(Suspect(introduced=None), *(Suspect(introduced=number) for number in range(len(parents) + 1))),
+        prior=np.array([NOBODY, BASE_HAS_IT, *(weight * rest for weight in weights)]),
+        bears=_descendants(parents),
+    )
+
+
+@lru_cache(maxsize=1)  # it is large, and the same for all findings
+def _descendants(parents: tuple[tuple[int, ...], ...]) -> Floats:
+    """Return which states bear nothing, what the base brings, and what each commit brings, a row for each."""
     count = len(parents)
     reached = [0]  # by state, as a set of bits: the commits in it
     for number, before in enumerate(parents, 1):
@@ -98,13 +109,8 @@ def history(parents: Sequence[Sequence[int]], weights: Sequence[float]) -> Lineu
         reached.append(bits)
     size = (count + 8) // 8
     packed = np.frombuffer(b"".join(bits.to_bytes(size, "little") for bits in reached), np.uint8)
-    inside = np.unpackbits(packed.reshape(count + 1, size), axis=1, bitorder="little")[:, 1 : count + 1].astype(bool)
-    rest = (1 - NOBODY - BASE_HAS_IT) / sum(weights)
-    return Lineup(
-        suspects=(Suspect(introduced=None), *(Suspect(introduced=number) for number in range(count + 1))),
-        prior=np.array([NOBODY, BASE_HAS_IT, *(weight * rest for weight in weights)]),
-        bears=np.vstack([np.zeros(count + 1, bool), np.ones(count + 1, bool), inside.T]).astype(float),
-    )
+    inside = np.unpackbits(packed.reshape(count + 1, size), axis=1, bitorder="little")[:, 1 : count + 1]
+    return np.vstack([np.zeros(count + 1), np.ones(count + 1), inside.T])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,7 +150,7 @@ def test_two_findings_are_served_by_one_trial() -> None:
 
 def test_a_history_is_what_its_ancestry_says() -> None:
     # 1 - 2 - 4 - 5, and 3 beside 2: 4 merges both
-    lineup = posterior.history([(0,), (1,), (1,), (2, 3), (4,)], [1.0] * 5)
+    lineup = posterior.history(((0,), (1,), (1,), (2, 3), (4,)), [1.0] * 5)
     rows = {
         suspect.introduced: row.astype(int).tolist() for suspect, row in zip(lineup.suspects, lineup.bears, strict=True)
     }
@@ -163,7 +163,7 @@ def test_a_history_is_what_its_ancestry_says() -> None:
 
 def test_thousands_of_commits_take_a_handful_of_kernels() -> None:
     count = 1500
-    lineup = posterior.history([(number,) for number in range(count)], [1.0] * count)
+    lineup = posterior.history(tuple((number,) for number in range(count)), [1.0] * count)
     tried: set[int] = set()
     made = Belief.of(lineup).after(count, failures=3).after(0, passes=1)
     while not made.settled(0.95):
