@@ -80,6 +80,10 @@ class BrokenSeries(BuildError):
         self.failure = failure
 
 
+class BrokenBase(HostError):
+    """The base itself does not build, which says nothing about a series."""
+
+
 def compiler() -> str:
     """Return the identity of the compiler and the linker that the build uses."""
     lines = [proc.check([tool, "--version"], timeout=30).splitlines()[0] for tool in ("gcc", "ld")]
@@ -137,6 +141,14 @@ class Builder:
         if failures:
             raise failures[0]
         return tuple(found[prefix.number, flavour.name] for prefix, flavour in wanted)
+
+    def alone(self, prefix: int, flavour: Flavour) -> Kernel:
+        """Return the kernel of one prefix and build no other; raises BrokenSeries when it does not build itself."""
+        wanted = self.applied.prefixes[prefix]
+        if not self.always and (kernel := self._stored(wanted, flavour)):
+            return kernel
+        with self.store.lock(self._name):
+            return self._compile(wanted, flavour)
 
     def up_to_date(self, prefix: int, flavour: Flavour) -> bool:
         """Whether the store has the kernel; builds nothing."""
@@ -248,7 +260,7 @@ class Builder:
         if lines.errors:
             failure = Failure(flavour=flavour.name, prefix=prefix, errors=lines.errors, log=log)
             if prefix.number == 0:
-                raise HostError(f"the base does not build in flavour {flavour.name}: {lines.errors[0]}", evidence=log)
+                raise BrokenBase(f"the base does not build in flavour {flavour.name}: {lines.errors[0]}", evidence=log)
             raise BrokenSeries(failure, len(self.applied.series.patches))
         warnings = self._new_warnings(prefix, objects, lines)
         for warning in warnings:

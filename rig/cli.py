@@ -31,6 +31,7 @@ COMMANDS = (
     "rerun",
     "scan",
     "compare",
+    "bisect",
     "selfcheck",
     "export",
     "import",
@@ -38,6 +39,7 @@ COMMANDS = (
     "check-series",
     "clean",
 )
+BISECT_KEYS = ("signature", "confidence", "limit", "looks", "good", "bad")
 SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 #: Flags that are followed by a value.
@@ -62,6 +64,7 @@ commands:
   rerun DIR         run the trial whose folder DIR is once more, as it was; from=FILE: on the kernels of a pipeline
   compare A B       two runs, yesterday's and today's or two versions of a series: what is new, gone, worse or better;
                     exits with 1 when something is new or worse (--json for programs)
+  bisect            which patch of the series did it? `rig bisect --help` says more
   scan FILE...      what the kernel complained about in console logs, - for standard input; see `rig scan --help`
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
@@ -137,10 +140,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--explain", action="store_true", help="list: who sees the races of each cell")
     made.add_argument("--races", action="store_true", help="list: all races and oracles, and what they need")
     made.add_argument(
-        "--json", action="store_true", help="list, test, compare, selfcheck: print JSON on standard output"
+        "--json", action="store_true", help="list, test, compare, bisect, selfcheck: print JSON on standard output"
     )
     made.add_argument("--ci", metavar="FORM", help="list: the jobs of a pipeline, for github, gitlab or jenkins")
     made.add_argument("--b4", action="store_true", help="check-series: speak to b4")
+    made.add_argument(
+        "--every-prefix", action="store_true", help="bisect: build, boot and try each prefix, also if the tip is clean"
+    )
+    made.add_argument(
+        "--bisect", action="store_true", help="test: exit as `git bisect run` wants it, see `rig bisect --help`"
+    )
     made.add_argument("--console", action="store_true", help="selfcheck: only crash kernels on purpose")
     made.add_argument("--version", action="version", version=f"rig {__version__}")
     return made
@@ -176,6 +185,20 @@ def scan_words(argv: Sequence[str]) -> Sequence[str] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; what is not a bug of the rig ends in one sentence."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if "--bisect" in words:
+        from rig import bisectrun
+
+        return bisectrun.guarded(lambda: _main(words))
+    if "bisect" in words and {"-h", "--help"} & set(words):
+        from rig.bisecthelp import HELP
+
+        print(HELP, end="")
+        return 0
+    return _main(words)
+
+
+def _main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: machines are ended, what was done is kept
     with_hup = getattr(signal, "SIGHUP", None)
     if with_hup is not None and signal.getsignal(with_hup) is signal.SIG_DFL:
@@ -250,6 +273,10 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         return goals.report(runs.named(start, names[0]), Ui(quiet=flags.silent), as_json=flags.json)
     if words.command == "selfcheck":
         names, overrides = selfcheck_words(words, console=flags.console)
+    if words.command == "bisect":
+        overrides = bisect_words(words, every_prefix=flags.every_prefix)
+    if flags.bisect:
+        overrides = tree_words(words)
     side = _taken("side", overrides) if words.command == "shell" else None
     source = _taken("from", overrides)
     file = start / flags.file if flags.file else start / "rig.yaml"
@@ -321,8 +348,17 @@ def _dispatch(job: _Job) -> int:
         from rig import selfcheck
 
         return selfcheck.run(job.file.parent, config, options, ui, job.names, as_json=flags.json)
+    if words.command == "bisect":
+        from rig import bisect
+
+        command = shlex.join(["rig", *words_again(flags), "bisect", *words.overrides])
+        return bisect.run(config, options, ui, command=command, as_json=flags.json)
     if words.command == "shell":
         return commands.shell(config, options, ui, words.arguments, job.side)
+    if flags.bisect:
+        from rig import bisectrun
+
+        return bisectrun.run(config, options, ui)
     return goals.run(words.goals, config, options, ui, as_json=flags.json)
 
 
@@ -350,6 +386,32 @@ def selfcheck_words(words: Words, *, console: bool) -> tuple[tuple[str, ...], li
         else:
             overrides.append(f"selfcheck.{word}" if key in SELFCHECK_KEYS else word)
     return tuple(names), overrides
+
+
+def bisect_words(words: Words, *, every_prefix: bool) -> list[str]:
+    """Return the overrides of a bisection, its own keys below `bisect`; raises ConfigError for any other word."""
+    if words.arguments:
+        raise ConfigError(
+            f"bisect takes no {words.arguments[0]!r}", hint="rig bisect series=…; see `rig bisect --help`"
+        )
+    overrides = [f"bisect.{word}" if word.partition("=")[0] in BISECT_KEYS else word for word in words.overrides]
+    return [*overrides, *(["bisect.every_prefix=true"] if every_prefix else [])]
+
+
+def tree_words(words: Words) -> list[str]:
+    """Return the overrides with which `rig test --bisect` tries a tree as it is, or with the series that is named."""
+    if words.command or words.goals != ("test",):
+        raise ConfigError("--bisect goes with `rig test`", hint="see `rig bisect --help`")
+    overrides = [f"bisect.{word}" if word.startswith("signature=") else word for word in words.overrides]
+    named = any(word.startswith("series=") for word in words.overrides)
+    return [*overrides, *(["sides=[patched]"] if named else ["series=[]", "sides=[base]"])]
+
+
+def words_again(flags: argparse.Namespace) -> list[str]:
+    """Return the flags that a command needs to be the same one again."""
+    again = ["-C", str(flags.directory)] if flags.directory else []
+    again += ["-f", str(flags.file)] if flags.file else []
+    return again + (["--every-prefix"] if flags.every_prefix else [])
 
 
 def _jobs(flags: argparse.Namespace) -> int:

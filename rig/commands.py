@@ -172,7 +172,9 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int, 
     if root is None or "cell" not in plan:
         raise ConfigError(f"{folder}: not inside the folder of a run", hint="config.json of the run is needed, too")
     # matrix={}: whatever the matrix left out, this cell was in it.
-    fixed = [f"series={root / 'series'}", "matrix={}", f"select={plan['cell']}", f"seed={plan['seed']}", "part=[]"]
+    # A trial of a tree as it is, of a history, has no patches.
+    series = [f"series={root / 'series'}"] if any((root / "series").glob("*.patch")) else []
+    fixed = [*series, "matrix={}", f"select={plan['cell']}", f"seed={plan['seed']}", "part=[]"]
     config = load(root / "config.json", [*fixed, f"budget={plan['budget']}", *_places(root), *overrides])
     with archive.used(config, source, ui) if source else nullcontext(config) as used:
         return _rerun(used, folder, plan, ui, jobs=jobs)
@@ -181,7 +183,7 @@ def rerun(words: Sequence[str], overrides: Sequence[str], ui: Ui, *, jobs: int, 
 def _rerun(config: Config, folder: Path, plan: Mapping[str, Any], ui: Ui, *, jobs: int) -> int:
     pipeline = Pipeline(config, Options(jobs=jobs), ui)
     cell, side = pipeline.cells[0], Side(plan["side"])
-    kernels = pipeline.kernels
+    kernels = _kernels_of(pipeline, cell, side, int(plan["prefix"]))
     kernel = kernels[cell.flavour, side]
     if kernel.key != plan["kernel"]:
         ui.say("  note: the kernel is not the one of the trial (another compiler, fragments or base)")
@@ -199,6 +201,15 @@ def _rerun(config: Config, folder: Path, plan: Mapping[str, Any], ui: Ui, *, job
         print(f"  {finding.title}")
     print(f"evidence: {ui.path(target / result.evidence)}")
     return 1 if result.status.bad else HostError.exit_code if result.status is Status.LOST else 0
+
+
+def _kernels_of(pipeline: Pipeline, cell: Cell, side: Side, prefix: int) -> dict[tuple[str, Side], Kernel]:
+    """Return the base and the kernel of a trial; it may be a prefix in the middle of the series."""
+    if side is Side.BASE or prefix == len(pipeline.applied.series.patches):
+        return pipeline.kernels
+    (flavour,) = (one for one in pipeline.flavours if one.name == cell.flavour)
+    numbers = {Side.BASE: 0, side: prefix}
+    return {(cell.flavour, one): pipeline.builder.alone(number, flavour) for one, number in numbers.items()}
 
 
 def _places(root: Path) -> list[str]:

@@ -208,6 +208,26 @@ class Evidence(Model):
     total_mib: Mebibytes = Field(8192, ge=1, alias="total", description="all logs")
 
 
+class Bisect(Model):
+    """How `rig bisect` searches."""
+
+    signature: Words = Field((), description="globs over signatures and titles of findings: hunt these only")
+    confidence: float = Field(0.95, ge=0.5, lt=1, description="how sure it must be to name a patch")
+    limit: float = Field(3600, gt=0, description="seconds of building and trials after which it says what it knows")
+    looks: int = Field(
+        0, ge=0, le=1000, description="trials of each cell before a kernel counts as clean; 0: as the mode has it"
+    )
+    every_prefix: bool = Field(False, description="build and try each prefix, also when the tip is clean")
+    good: str = Field("", description="with `bad`: a ref of kernel.source, the history between which is searched")
+    bad: str = ""
+
+    @model_validator(mode="after")
+    def _both(self) -> Bisect:
+        if bool(self.good) != bool(self.bad):
+            raise ValueError("good and bad go together; expected refs of kernel.source for both")
+        return self
+
+
 class Guest(Model):
     """What the guest image holds beside busybox, dropbear and the workloads."""
 
@@ -239,6 +259,7 @@ class Config(Model):
     timeouts: Timeouts = Timeouts()
     perturb: Perturb = Perturb()
     selfcheck: Selfcheck = Selfcheck()
+    bisect: Bisect = Bisect()
     prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()

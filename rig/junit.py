@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rig import again, detection
+from rig.bisection import Bisection
+from rig.bisection import Outcome as Blame
 from rig.blame import blame
 from rig.coverage import least
 from rig.detection import Outcome, Selfcheck
@@ -128,6 +130,30 @@ def selfcheck_xml(check: Selfcheck) -> str:
     properties = {name: shown(value) for name, value in facts.items()}
     stamp = shown(check.started)
     return _document([TestSuite(name, cases, timestamp=stamp, properties=properties) for name, cases in suites])
+
+
+def bisection_xml(done: Bisection) -> str:
+    """Return a bisection as JUnit XML: a case for each prefix, in which the findings fail that its patch brought."""
+    from junit_xml import TestCase, TestSuite
+
+    cases = []
+    for state in done.prefixes:
+        story = (f"{state.trials} trials, {state.failures} with a finding that is hunted", *state.others)
+        name, words = shown(f"{state.number}: {state.subject}"), shown("\n".join(story))
+        made = TestCase(name, classname="bisect", stdout=words, allow_multiple_subelements=True)
+        decided = (one for one in done.findings if one.outcome is Blame.FOUND)
+        brought = [one for one in decided if state.number in {culprit.number for culprit in one.culprits}]
+        for one in brought:
+            text = "\n".join(
+                (one.sentence, f"Reproduce: {one.reproduce}" if one.reproduce else "", f"Cell: {one.cell}")
+            )
+            made.add_failure_info(_message(one.title, Status.FAIL), cut(shown(text), MAX_TEXT), shown(one.kind))
+        if not brought and state.state != "built":
+            made.add_skipped_info(_message(f"{state.state}: {state.reason}".rstrip(": "), Status.SKIP))
+        cases.append(made)
+    facts = {"status": done.status, "sentence": done.sentence, "accelerator": done.accelerator, "run": done.id}
+    properties = {name: shown(value) for name, value in facts.items()}
+    return _document([TestSuite(shown(f"bisect {done.series}"), cases, timestamp=done.started, properties=properties)])
 
 
 # -- what goes together -----------------------------------------------------------------------------------------------

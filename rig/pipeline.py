@@ -143,6 +143,8 @@ class Pipeline:
     def _patches(self) -> Series:
         """The series as configured. An imported archive has its own; patches that lie here must be the same."""
         config, kept = self.config, self.store.imported
+        if not config.series and config.sides == ("base",):
+            return series.NONE  # a tree that is to be tried as it is
         if not kept:
             return series.read(*config.series, source=config.kernel.source)
         (home,) = (self.store.root / "series").iterdir()
@@ -211,7 +213,7 @@ class Pipeline:
     def kernels(self) -> dict[tuple[str, Side], Kernel]:
         """The base and the patched kernel of every flavour; raises BrokenSeries when one does not build."""
         built = self.every_kernel
-        sides = {0: Side.BASE, len(self.applied.series.patches): Side.PATCHED}
+        sides = {len(self.applied.series.patches): Side.PATCHED, 0: Side.BASE}
         return {(kernel.flavour, sides[kernel.prefix]): kernel for kernel in built if kernel.prefix in sides}
 
     def built(self, number: int) -> dict[str, Kernel]:

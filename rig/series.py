@@ -61,6 +61,10 @@ class Series:
         return tuple(sorted({path for patch in self.patches for path in patch.paths}))
 
 
+#: For a tree as it is.
+NONE = Series(name="tree", origin="", patches=())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
     """The base plus the first `number` patches."""
