@@ -176,8 +176,9 @@ class Scanner:
             self._note_fatal(report)
             return
         if report is not None:
-            # Two heads within a few lines vouch for one another.
-            report.proven = report.proven or line.number - report.head_line <= CUT_LINES
+            # Two heads within a few lines vouch for one another, unless programs may have printed them.
+            near = line.number - report.head_line <= CUT_LINES
+            report.proven = report.proven or (line.kernel and near)
         if self._in_storm(row, match, line):
             if report is not None:
                 self._complete(report)
