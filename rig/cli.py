@@ -19,7 +19,7 @@ from rig.errors import ConfigError, RigError
 
 GOALS = ("apply", "build", "test", "report")
 COMMANDS = ("list", "doctor", "shell", "rerun", "scan", "selfcheck", "clean")
-SELFCHECK_KEYS = ("limit", "budget", "seeds", "good_trials", "threshold")
+SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 #: Flags that are followed by a value.
 VALUED = ("-f", "--file", "-C", "--directory", "-j", "--jobs")
