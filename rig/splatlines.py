@@ -27,7 +27,7 @@ _DMESG = (
 #: /dev/kmsg and netconsole: `4,1234,5678901,-,caller=T12;`, of which netconsole may print the release first.
 _KMSG = rb"(?:\d\.\d[\w.+-]*,)?\d{1,4},\d+,(?P<usec>\d{1,15}),[^\s,;]{1,2}(?:,caller=(?P<who>[TC]\d+))?[^;\n]{0,80};"
 #: What phones put behind the time: CPU, command and process.
-_PHONE = rb"(?:\[ ?\d+: ?[^\]\n]{1,24}: ?\d+\] ?|\(\d\)\[\d+:[^\]\n]{1,24}\])?"
+_PHONE = rb"(?:\[ ?\d+: ?[^\]\n]{1,24}: *\d+\] ?|\(\d\)\[\d+:[^\]\n]{1,24}\])?"
 _STAMP = rb"(?:" + _PRINTK + rb"|" + _DMESG + rb")(?: ?\[ *(?P<caller>[TC]\d{1,10})\])?(?: " + _PHONE + rb"|$)"
 _PREFIX = re.compile(
     rb"(?:\w+ *:\w+ *: )?(?:" + _STAMP + rb"|(?:<\d{1,3}>)?\[ *(?P<only>[TC]\d{1,10})\](?: |$)|" + _KMSG

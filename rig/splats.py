@@ -68,7 +68,7 @@ class Scanner:
         self._swallow = False  # the rest of a line that is too long to keep
         self._before = b""  # the last bytes of what was scanned
         self._line = 0  # lines that have ended
-        self._taken = 0  # last line that is part of a report
+        self._taken: dict[str | None, int] = {}  # by caller: the last line that is part of a report
         self._prefixed = False
         self._open: dict[str | None, Report] = {}
         self._done: list[Finding] = []
@@ -148,7 +148,7 @@ class Scanner:
         if ANY_HEAD.match(line.message) and not line.message.endswith(INLINED):
             for row in FORMATS:
                 if match := row.head.match(line.message):
-                    self._begin(row, match, line, lambda: block.preamble(line, start, self._taken))
+                    self._begin(row, match, line, lambda: block.preamble(line, start, self._taken.get(line.caller, 0)))
                     return
         report = self._owner(line)
         if report:
@@ -176,8 +176,9 @@ class Scanner:
             self._note_fatal(report)
             return
         if report is not None:
-            # Two heads within a few lines vouch for one another.
-            report.proven = report.proven or line.number - report.head_line <= CUT_LINES
+            # Two heads within a few lines vouch for one another, unless programs may have printed them.
+            near = line.number - report.head_line <= CUT_LINES
+            report.proven = report.proven or (line.kernel and near)
         if self._in_storm(row, match, line):
             if report is not None:
                 self._complete(report)
@@ -268,7 +269,9 @@ class Scanner:
             self._conclude(report)
 
     def _conclude(self, report: Report) -> None:
-        self._taken = max(self._taken, report.last_line)
+        self._taken[report.caller] = max(self._taken.get(report.caller, 0), report.last_line)
+        if len(self._taken) > MAX_OPEN:
+            del self._taken[min(self._taken, key=lambda caller: self._taken[caller])]
         finding = report.finding()
         self.fatal = self.fatal or finding.fatal
         self._any = True

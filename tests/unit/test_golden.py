@@ -97,6 +97,26 @@ def test_however_it_is_logged_a_healthy_machine_is_not_accused(way: str) -> None
         assert scan_bytes(LOGGED[way](HEALTHY[name])) == (), name
 
 
+#: What programs print about the kernel's words, one behind the other.
+CHATTER = b"""\
+ls: cannot open 'BUG: KASAN: use-after-free in main'
+BUG: KASAN: use-after-free in main
+kernel BUG at my.c:12!
+WARNING: CPU: 0 PID: 1 at home
+BUG: unable to handle kernel NULL pointer dereference at 0000000000000000
+general protection fault in line 3 of the manual [#1]
+WARNING: apt does not have a stable CLI interface.
+BUG: soft lockup - CPU#0 stuck for 22s! would be bad
+"""
+
+
+@pytest.mark.parametrize("way", ["levels", "syslog", "serial", "no time stamps"])
+def test_programs_that_talk_like_the_kernel_accuse_nobody(way: str) -> None:
+    log = HEALTHY[min(HEALTHY)]
+    middle = log.index(b"\n", len(log) // 2) + 1
+    assert scan_bytes(LOGGED[way](log[:middle] + CHATTER + log[middle:])) == ()
+
+
 def test_no_log_says_where_it_was_made() -> None:
     for log in (*HEALTHY.values(), *BAD.values()):
         assert not re.search(rb"/root/|/home/|/work/|/tmp/(?!x|big)", log)
