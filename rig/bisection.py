@@ -189,7 +189,7 @@ def text(done: Bisection) -> str:
     if others:
         lines += ["seen on the side, and not followed:", *others, ""]
     lines.append(
-        f"{done.trials} trials, {done.seconds / 60:.0f} min of building and trials, {done.accelerator.upper()}"
+        f"{done.trials} trials, {done.seconds / 60:.1f} min of building and trials, {done.accelerator.upper()}"
     )
     return "\n".join(lines) + "\n"
 
