@@ -18,7 +18,8 @@ from rig import __version__
 from rig.errors import ConfigError, RigError
 
 GOALS = ("apply", "build", "test", "report")
-COMMANDS = ("list", "doctor", "shell", "rerun", "selfcheck", "clean")
+COMMANDS = ("list", "doctor", "shell", "rerun", "selfcheck", "bench", "clean")
+BENCH_KEYS = ("cases", "counted", "cpus", "faults", "filesystems", "level", "pairs", "threshold")
 SELFCHECK_KEYS = ("limit", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 
@@ -40,6 +41,9 @@ commands:
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
                     seeds=N good_trials=N threshold=SHARE select=NAME cells=GLOB
+  bench [NAME]      what does the series buy, and at what price? counts and times against the base (against=SERIES);
+                    NAME: series of patches/, costs/* or null (the base with itself), all in one comparison;
+                    cpus=[1, 4] cases=GLOB filesystems=F counted=PAIRS pairs=PAIRS level=P threshold=SHARE faults=N
   clean             empty the store of kernels, trees and images
 
 configuration: rig.yaml, and on the command line KEY=VALUE for any key of it:
@@ -99,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-s", "--silent", "--quiet", action="store_true", help="only the verdict and errors")
     made.add_argument("--explain", action="store_true", help="list: who sees the races of each cell")
     made.add_argument("--races", action="store_true", help="list: all races and oracles, and what they need")
-    made.add_argument("--json", action="store_true", help="list, test and selfcheck: print JSON on standard output")
+    made.add_argument(
+        "--json", action="store_true", help="list, test, selfcheck and bench: print JSON on standard output"
+    )
     made.add_argument("--console", action="store_true", help="selfcheck: only crash kernels on purpose")
     made.add_argument("--version", action="version", version=f"rig {__version__}")
     return made
@@ -167,6 +173,9 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     names = tuple(words.arguments)
     if words.command == "selfcheck":
         names, overrides = selfcheck_words(words, console=flags.console)
+    against = ""
+    if words.command == "bench":
+        overrides, against = bench_words(overrides)
     side = next((word for word in overrides if word.startswith("side=")), None) if words.command == "shell" else None
     if side:
         overrides.remove(side)
@@ -194,6 +203,10 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         from rig import selfcheck
 
         return selfcheck.run(file.parent, config, options, ui, names, as_json=flags.json)
+    if words.command == "bench":
+        from rig import bench
+
+        return bench.run(file.parent, config, options, ui, names, against=against, as_json=flags.json)
     if words.command == "shell":
         return commands.shell(config, options, ui, words.arguments, (side or "side=patched").partition("=")[2])
     return goals.run(words.goals, config, options, ui, as_json=flags.json)
@@ -214,6 +227,14 @@ def selfcheck_words(words: Words, *, console: bool) -> tuple[tuple[str, ...], li
         else:
             overrides.append(f"selfcheck.{word}" if key in SELFCHECK_KEYS else word)
     return tuple(names), overrides
+
+
+def bench_words(overrides: Sequence[str]) -> tuple[list[str], str]:
+    """Return the overrides with those of a bench below `bench`, and the series that it is to compare with."""
+    against = [word.partition("=")[2] for word in overrides if word.startswith("against=")]
+    kept = [word for word in overrides if not word.startswith("against=")]
+    own = [f"bench.{word}" if word.partition("=")[0] in BENCH_KEYS else word for word in kept]
+    return own, against[-1] if against else ""
 
 
 def _jobs(flags: argparse.Namespace) -> int:

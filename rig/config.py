@@ -172,6 +172,24 @@ class Selfcheck(Model):
     threshold: float = Field(0.9, ge=0, le=1, description="the share of the bad controls that must be caught")
 
 
+class Bench(Model):
+    """What `rig bench` measures; see bench.py."""
+
+    flavours: Words = Field(
+        ("release",), description="which of the flavours: assertions cost more than what is measured"
+    )
+    cpus: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = Field(
+        (1, 2, 4), min_length=1, description="a machine of each size"
+    )
+    filesystems: tuple[Filesystem, ...] = Field(("tmpfs", "ext4"), min_length=1)
+    cases: Words = Field(("*",), description="globs over the cases of bench-faults")
+    counted: int = Field(5, ge=1, le=1000, description="pairs of trials in which the kernel's work is counted")
+    pairs: int = Field(8, ge=0, le=1000, description="pairs of trials whose time is taken")
+    level: float = Field(0.99, gt=0.5, lt=1, description="of confidence that a change of a time takes")
+    threshold: float = Field(0.05, ge=0, description="a claimed change for the worse beyond this share fails")
+    faults: int = Field(4000, ge=16, le=200_000, description="that a case takes in one trial")
+
+
 class Guest(Model):
     """What the guest image holds beside busybox, dropbear and the workloads."""
 
@@ -201,6 +219,7 @@ class Config(Model):
     timeouts: Timeouts = Timeouts()
     perturb: Perturb = Perturb()
     selfcheck: Selfcheck = Selfcheck()
+    bench: Bench = Bench()
     prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()

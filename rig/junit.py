@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rig import detection
+from rig.benchmodel import Bench, regressions
+from rig.benchwords import in_words
 from rig.coverage import least
 from rig.detection import Outcome, Selfcheck
 from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
@@ -126,6 +128,27 @@ def selfcheck_xml(check: Selfcheck) -> str:
     properties = {name: _xml(value) for name, value in facts.items()}
     stamp = _xml(check.started)
     return _document([TestSuite(name, cases, timestamp=stamp, properties=properties) for name, cases in suites])
+
+
+def bench_xml(bench: Bench) -> str:
+    """Return a bench as JUnit XML: a change for the worse beyond the threshold fails, a broken trial is an error."""
+    from junit_xml import TestCase, TestSuite
+
+    failed = set(regressions(bench))
+    suites: dict[str, list[TestCase]] = {}
+    for one in bench.comparisons:
+        case = TestCase(one.where.id, classname=f"bench.{one.metric}", stdout=in_words(one))
+        if one in failed:
+            case.add_failure_info(in_words(one), in_words(one), failure_type="cost")
+        suites.setdefault(one.subject, []).append(case)
+    for trouble in bench.troubles:
+        case = TestCase(f"{trouble.cell} {trouble.kind} {trouble.evidence}", classname="bench.trial")
+        case.add_error_info(_message(f"{trouble.status}: {trouble.reason}", Status.LOST), trouble.evidence)
+        suites.setdefault(trouble.subject, []).append(case)
+    facts = {"accelerator": bench.accelerator, "base": bench.base, "rig.version": bench.rig_version, "run": bench.id}
+    properties = {name: _xml(value) for name, value in facts.items()}
+    stamp = _xml(bench.started)
+    return _document([TestSuite(name, cases, timestamp=stamp, properties=properties) for name, cases in suites.items()])
 
 
 # -- what goes together -----------------------------------------------------------------------------------------------
