@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rig.arms import markdown
 from rig.benchmodel import BY_NAME, EXEC, NULL, Bench, Comparison, Kind, Where, named, regressions
 from rig.benchstats import Rate, rate
+from rig.mdtable import markdown
 
 #: The cases of the short tables, and what they stand for.
 SHOWN: tuple[tuple[str, str], ...] = (

@@ -181,7 +181,7 @@ class Bench(Model):
     cpus: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = Field(
         (1, 2, 4), min_length=1, description="a machine of each size"
     )
-    filesystems: tuple[Filesystem, ...] = Field(("tmpfs", "ext4"), min_length=1)
+    filesystems: Annotated[tuple[Filesystem, ...], BeforeValidator(_tuple)] = Field(("tmpfs", "ext4"), min_length=1)
     cases: Words = Field(("*",), description="globs over the cases of bench-faults")
     counted: int = Field(5, ge=1, le=1000, description="pairs of trials in which the kernel's work is counted")
     pairs: int = Field(8, ge=0, le=1000, description="pairs of trials whose time is taken")
