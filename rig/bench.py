@@ -31,12 +31,10 @@ from rig.benchmodel import (
     Sample,
     Subject,
     Trouble,
-    Where,
     compare,
     function_changes,
-    values_of,
-    work_of,
 )
+from rig.benchsamples import samples
 from rig.clock import now
 from rig.config import Config, Machine, Matrix, Perturb, Workload
 from rig.errors import ConfigError
@@ -241,9 +239,9 @@ class _Bench:
         kernels = {kernel.key: kernel.vmlinux for one in contestants for kernel in one.kernels.values()}
         kit = counts.kit(origin.store, origin.builder.compiler, kernels, accelerator.name)
         if kit.note:
-            self._notes.append(f"the kernel's work is not counted: {kit.note}")
+            self._notes.append(f"instructions and atomics are not counted: {kit.note}")
             self.ui.stage(FOLDER, self._notes[-1])
-        planned = {Kind.COUNTED: 0 if kit.note else own.counted, Kind.TIMED: own.pairs}
+        planned = {Kind.COUNTED: own.counted, Kind.TIMED: own.pairs}
         turns = [(kind, *turn) for kind, number in planned.items() for turn in order(origin.cells, contestants, number)]
         self.ui.stage(FOLDER, f"{len(turns)} trials of {len(origin.cells)} cells on {len(contestants)} kernels")
         for one in contestants:
@@ -272,11 +270,12 @@ class _Bench:
         kernel = one.kernels[cell.flavour]
         spec = self._spec(kind, index, cell, one, kernel, kit)
         known = _kept(spec, lab, kernel)
-        counted = counts.read(lab.root / spec.place) if kind is Kind.COUNTED and known else None
-        if known is None or (kind is Kind.COUNTED and counted is None):
+        plugged = kind is Kind.COUNTED and kit.library is not None
+        counted = counts.read(lab.root / spec.place) if plugged and known else None
+        if known is None or (plugged and counted is None):
             self.ui.progress(f"{label} {kind} {one.name}: {cell.id} #{index}")
             known = campaign.attempt(spec, lab, self._boots, say=self.ui.say)
-            if kind is Kind.COUNTED:
+            if plugged:
                 counted = kit.keep(lab.root / spec.place, kernel.key)
             self.ui.say(
                 f"  {known.status:<12} {label} {kind} {one.name}: {cell.id} #{index} ({known.timing.total:.1f} s)"
@@ -296,16 +295,23 @@ class _Bench:
                     evidence=evidence,
                 )
             )
+        if plugged and counted is None:
+            return
         self._samples += samples(known, one.name, kind, counted)
 
     def _spec(self, kind: Kind, index: int, cell: Cell, one: Contestant, kernel: Kernel, kit: counts.Kit) -> TrialSpec:
         spec = campaign.spec_of(one.pipeline, kernel, cell, one.side, index=index, seed=self.config.seed + index)
         cpus = spec.machine.cpus
+        spec = replace(spec, favour=())
+        if kind is Kind.COUNTED and kit.library is None:
+            return spec  # the kernel's tracepoints are all there is
         # Tracepoints cost instructions and atomics of their own.
-        spec = replace(spec, favour=(), tracepoints=())
-        if kind is Kind.TIMED:
-            return spec
-        return replace(spec, plugin=lambda folder: kit.write_control(folder, kernel.key, cpus))
+        spec = replace(spec, tracepoints=())
+        return (
+            spec
+            if kind is Kind.TIMED
+            else replace(spec, plugin=lambda folder: kit.write_control(folder, kernel.key, cpus))
+        )
 
     def _collect(self, contestants: Sequence[Contestant], folder: RunFolder, accelerator: Accelerator) -> Bench:
         own, origin = self.config.bench, contestants[0].pipeline
@@ -354,32 +360,6 @@ def order(
             first = (index + position) % len(contestants)
             for one in (*contestants[first:], *contestants[:first]):
                 yield index, cell, one
-
-
-def samples(result: TrialResult, subject: str, kind: Kind, counted: counts.Counts | None) -> Iterator[Sample]:
-    """Yield what a trial says of its cases; the phases that were counted are those of the cases that did work."""
-    worked = [case for case in result.cases if dict(case.counters).get("elapsed_ns")]
-    phases = counted.phases if counted else ()
-    if kind is Kind.COUNTED and len(phases) != len(worked):
-        return
-    for number, case in enumerate(worked):
-        if case.status is not Status.PASS:
-            continue
-        counters, phase = dict(case.counters), phases[number] if phases else None
-        yield Sample(
-            subject=subject,
-            kind=kind,
-            where=Where(
-                flavour=result.cell.flavour,
-                cpus=int(result.cell.machine.removeprefix("cpus")),
-                filesystem=result.cell.filesystem,
-                case=case.name,
-            ),
-            index=result.index,
-            seed=result.seed,
-            values=values_of(case.name, counters, phase),
-            work=work_of(case.name, counters, phase) if phase else (),
-        )
 
 
 def _kept(spec: TrialSpec, lab: Lab, kernel: Kernel) -> TrialResult | None:

@@ -25,6 +25,8 @@ FUNCTIONS = 24
 LEAST_LOCKED, LEAST_INSTRUCTIONS = 0.02, 1.0
 
 EXEC = "exec"
+#: In the place of a case: what only the whole of a trial is known for.
+WHOLE = "all-cases"
 #: Cases without the ideal of fault-around: what is cold is read ahead, and an exec faults on what it likes.
 _NO_IDEAL = ("cold-", EXEC)
 
@@ -100,35 +102,47 @@ class Sample:
     work: tuple[Work, ...] = ()
 
 
-def values_of(case: str, counters: Mapping[str, int], phase: Phase | None) -> tuple[tuple[str, float], ...]:
-    """Return the metrics of one case: of its work as `phase` has it, or of its time without one.
+def times_of(counters: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
+    """Return the metrics of the time of one case; nothing of a case that did no work."""
+    done, nanoseconds = counters.get("timed", 0), counters.get("elapsed_ns", 0)
+    if not done or not nanoseconds:
+        return ()
+    found = {
+        "rate": done / nanoseconds * 1e9,
+        "median": counters.get("median_ns", 0) / 1000,
+        "p99": counters.get("p99_ns", 0) / 1000,
+    }
+    return tuple((name, value) for name, value in found.items() if value > 0)
+
+
+def counts_of(case: str, counters: Mapping[str, int], phase: Phase | None) -> tuple[tuple[str, float], ...]:
+    """Return the metrics of the work of one case, as the workload and, if it was counted, the plugin have it.
 
     Nothing at all of a case that did no work.
     """
-    pages, ideal, timed_faults = counters.get("pages", 0), counters.get("ideal", 0), counters.get("timed", 0)
-    if not pages or not timed_faults:
-        return ()
-    if phase is None:
-        seconds = counters.get("elapsed_ns", 0) / 1e9
-        found = {"median": counters.get("median_ns", 0) / 1000, "p99": counters.get("p99_ns", 0) / 1000}
-        if seconds > 0:
-            found["rate"] = timed_faults / seconds
-        return tuple((name, value) for name, value in found.items() if value > 0)
+    pages, ideal = counters.get("pages", 0), counters.get("ideal", 0)
+    found: dict[str, float] = {}
+    if pages and ideal and not case.startswith(_NO_IDEAL):
+        found["excess"] = (counters.get("minflt", 0) + counters.get("majflt", 0)) / ideal - 1
+    if not pages or phase is None:
+        return tuple(found.items())
     faults = phase.entered(FAULT_ENTRY)
     # An exec is more than its faults; elsewhere system calls are the workload's own affair.
     classes = (0, 1) if case == EXEC else (0,)
-    found = {
-        "atomics": sum(one.locked[part] for one in phase.work for part in classes) / pages,
-        "instructions": sum(one.instructions[part] for one in phase.work for part in classes) / pages,
-    }
+    found["atomics"] = sum(one.locked[part] for one in phase.work for part in classes) / pages
+    found["instructions"] = sum(one.instructions[part] for one in phase.work for part in classes) / pages
     if faults:
         found["per_fault"] = sum(one.instructions[0] for one in phase.work) / faults
         found["waits"] = phase.entered("folio_wait_bit_common") / faults
     if around := phase.entered("filemap_map_pages"):
         found["slow"] = phase.entered("filemap_fault") / around
-    if ideal and not case.startswith(_NO_IDEAL):
-        found["excess"] = (counters.get("minflt", 0) + counters.get("majflt", 0)) / ideal - 1
     return tuple(found.items())
+
+
+def slow_of(coverage: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
+    """Return the slow-path ratio of a whole trial by the kernel's tracepoints, where it has them."""
+    around = coverage.get("trace_mm_filemap_map_pages", 0)
+    return (("slow", coverage.get("trace_mm_filemap_fault", 0) / around),) if around else ()
 
 
 def work_of(case: str, counters: Mapping[str, int], phase: Phase) -> tuple[Work, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rig import bench, campaign, counts
-from rig.benchmodel import Kind, values_of
+from rig import bench, benchsamples, campaign, counts
+from rig.benchmodel import Kind, counts_of
 from rig.config import load
 from rig.counts import Counts, Phase
 from rig.model import Side, Status, TrialResult
@@ -55,7 +55,7 @@ def test_each_case_is_a_phase(counted: tuple[TrialResult, Counts]) -> None:
     assert found.note == ""
     assert tuple(one.name for one in result.cases) == CASES
     assert len(found.phases) == len(CASES)
-    made = list(bench.samples(result, "base", Kind.COUNTED, found))
+    made = list(benchsamples.samples(result, "base", Kind.COUNTED, found))
     assert [one.where.case for one in made] == list(CASES)
 
 
@@ -73,7 +73,7 @@ def test_fault_around_is_entered_once_for_each_fault_and_maps_each_page(
 
 def test_a_page_that_is_mapped_around_a_fault_is_locked_and_unlocked(counted: tuple[TrialResult, Counts]) -> None:
     counters, phase = case(counted, "one-private-read")
-    values = dict(values_of("one-private-read", counters, phase))
+    values = dict(counts_of("one-private-read", counters, phase))
     pages = counters["pages"]
     by_function = {one.function: one for one in phase.work}
     locks = by_function["next_uptodate_folio"].locked[0]

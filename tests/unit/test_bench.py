@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from rig import bench, benchhtml, benchmodel, benchreport, benchwords, cli, config, countctl, counts, junit, results
+from rig import (
+    bench,
+    benchhtml,
+    benchmodel,
+    benchreport,
+    benchsamples,
+    benchwords,
+    cli,
+    config,
+    countctl,
+    counts,
+    junit,
+    results,
+)
 from rig.benchmodel import (
     BASE,
     NULL,
@@ -22,8 +35,10 @@ from rig.benchmodel import (
     Where,
     Work,
     compare,
+    counts_of,
     regressions,
-    values_of,
+    slow_of,
+    times_of,
 )
 from rig.benchstats import Claim
 from rig.countctl import Counted, Reading, Site
@@ -67,7 +82,7 @@ PHASE = Phase(
 
 
 def test_counts_are_those_of_faults_per_page_and_per_fault() -> None:
-    assert dict(values_of(CASE, COUNTERS, PHASE)) == pytest.approx(
+    assert dict(counts_of(CASE, COUNTERS, PHASE)) == pytest.approx(
         {
             "atomics": 2.0,
             "instructions": 33_100 / 1600,
@@ -80,18 +95,24 @@ def test_counts_are_those_of_faults_per_page_and_per_fault() -> None:
 
 
 def test_an_exec_is_counted_with_its_system_calls_and_has_no_ideal() -> None:
-    found = dict(values_of("exec", COUNTERS, PHASE))
+    found = dict(counts_of("exec", COUNTERS, PHASE))
     assert found["atomics"] == 3207 / 1600
     assert "excess" not in found
 
 
-def test_without_counts_there_are_times() -> None:
-    assert dict(values_of(CASE, COUNTERS, None)) == pytest.approx({"median": 5.0, "p99": 9.0, "rate": 50_000.0})
+def test_what_only_the_workload_counts_is_there_without_the_plugin() -> None:
+    assert dict(counts_of(CASE, COUNTERS, None)) == pytest.approx({"excess": 0.1})
+    assert slow_of({"trace_mm_filemap_map_pages": 10, "trace_mm_filemap_fault": 1}) == (("slow", 0.1),)
+    assert slow_of({}) == ()
 
 
-@pytest.mark.parametrize("counters", [{}, {"pages": 5}, {"pages": 0, "timed": 3}])
+def test_times_are_rates_and_latencies() -> None:
+    assert dict(times_of(COUNTERS)) == pytest.approx({"median": 5.0, "p99": 9.0, "rate": 50_000.0})
+
+
+@pytest.mark.parametrize("counters", [{}, {"pages": 0, "timed": 3}, {"ideal": 5}])
 def test_a_case_that_did_no_work_has_no_metrics(counters: dict[str, int]) -> None:
-    assert values_of(CASE, counters, PHASE) == values_of(CASE, counters, None) == ()
+    assert counts_of(CASE, counters, PHASE) == times_of(counters) == ()
 
 
 # -- counts by function -----------------------------------------------------------------------------------------------
@@ -161,14 +182,25 @@ def case(name: str, **more: int) -> CaseResult:
 def test_phases_belong_to_the_cases_that_did_work() -> None:
     skipped = CaseResult(name="huge-private-read", status=Status.SKIP)
     other = Phase(work=(work("asm_exc_page_fault", entered=1), work("f", locked=16)))
-    made = list(bench.samples(trial(case("a"), skipped, case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE, other))))
+    made = list(
+        benchsamples.samples(trial(case("a"), skipped, case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE, other)))
+    )
     assert [(one.where.case, dict(one.values)["atomics"]) for one in made] == [("a", 2.0), ("b", 0.01)]
     assert (made[0].index, made[0].seed, made[0].where.cpus, made[0].subject) == (2, 3, 4, "s")
 
 
 def test_phases_that_do_not_fit_the_cases_say_nothing() -> None:
-    assert list(bench.samples(trial(case("a"), case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE,)))) == []
-    assert list(bench.samples(trial(case("a")), "s", Kind.COUNTED, None)) == []
+    assert list(benchsamples.samples(trial(case("a"), case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE,)))) == []
+    assert list(benchsamples.samples(trial(case("a")), "s", Kind.COUNTED, Counts(phases=()))) == []
+
+
+def test_without_the_plugin_a_trial_is_known_by_its_tracepoints() -> None:
+    whole = replace(trial(case("a")), coverage=(("trace_mm_filemap_fault", 1), ("trace_mm_filemap_map_pages", 4)))
+    made = list(benchsamples.samples(whole, "s", Kind.COUNTED, None))
+    assert [(one.where.case, dict(one.values)) for one in made] == [
+        ("a", {"excess": pytest.approx(0.1)}),
+        ("all-cases", {"slow": 0.25}),
+    ]
 
 
 def test_everybody_takes_turns_and_begins_as_often() -> None:
