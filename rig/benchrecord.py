@@ -16,7 +16,7 @@ from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, named
 from rig.benchstats import Claim
 from rig.benchwords import CASE, SHOWN, cell, legend, null_lines, percent, sentence
 from rig.errors import ConfigError
-from rig.mdtable import markdown
+from rig.mdtable import markdown, placed
 from rig.series import read as read_series
 from rig.store import write_atomically
 from rig.subjects import PATCHES
@@ -143,12 +143,7 @@ def complaint(root: Path) -> str:
 
 def rendered(root: Path, whole: Record) -> str:
     """Return the README with the tables between its markers; raises ConfigError when they do not stand there."""
-    text = (root / README).read_text(encoding="utf-8")
-    before, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(f"{END}\n")
-    if not begin or not end:
-        raise ConfigError(f"{README}: expected a line {BEGIN} and below it a line {END}")
-    return f"{before}{begin}\n{tables(whole)}\n\n{end}{after}"
+    return placed((root / README).read_text(encoding="utf-8"), BEGIN, END, tables(whole), name=README)
 
 
 def tables(whole: Record) -> str:

@@ -58,6 +58,31 @@ static inline bool control_take(const char *plugin, int argc, char **argv,
 	return !why;
 }
 
+/* What the ranges of code in a control block begin with; they are disjoint, and in order. */
+struct control_range {
+	uint64_t start;
+	uint64_t end;
+};
+
+/* The range at an address, of so many that are `size` bytes each; NULL for none. */
+static inline void *control_find(void *ranges, size_t count, size_t size, uint64_t address)
+{
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		struct control_range *range = (void *)((char *)ranges + middle * size);
+
+		if (address >= range->end)
+			low = middle + 1;
+		else if (address < range->start)
+			high = middle;
+		else
+			return range;
+	}
+	return NULL;
+}
+
 /* Zeroed, a cache line apart, one for each vCPU; NULL when there is no memory for that. */
 static inline void *control_per_vcpu(uint32_t vcpus, size_t size)
 {

@@ -225,19 +225,7 @@ static uint32_t site_at(uint64_t address)
 
 static struct counts_span *span_of(uint64_t address)
 {
-	size_t low = 0, high = head->spans;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (address >= spans[middle].end)
-			low = middle + 1;
-		else if (address < spans[middle].start)
-			high = middle;
-		else
-			return &spans[middle];
-	}
-	return NULL;
+	return control_find(spans, head->spans, sizeof(*spans), address);
 }
 
 /* What is handed to a callback lives as long as QEMU does, as the block that it is for may. */

@@ -151,19 +151,7 @@ static void executed(unsigned int index, void *data)
 
 static struct stall_range *range_of(uint64_t address)
 {
-	size_t low = 0, high = head->ranges;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (address >= ranges[middle].end)
-			low = middle + 1;
-		else if (address < ranges[middle].start)
-			high = middle;
-		else
-			return &ranges[middle];
-	}
-	return NULL;
+	return control_find(ranges, head->ranges, sizeof(*ranges), address);
 }
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
