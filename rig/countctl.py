@@ -7,12 +7,17 @@ business of counts.py.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rig.stallctl import offsets
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAGIC = 0x746E6F63
 VERSION = 1
@@ -81,8 +86,6 @@ class Reading:
 
 
 _HEAD, _SPAN = offsets(HEAD), offsets(SPAN)
-_COUNTERS = struct.Struct("=6Q")
-_EXECUTED = struct.Struct("=2Q")
 
 
 def block(spans: Sequence[tuple[int, int, Role]], *, vcpus: int, phases: int, sites: int) -> bytes:
@@ -104,7 +107,7 @@ def block(spans: Sequence[tuple[int, int, Role]], *, vcpus: int, phases: int, si
 
 def size(*, spans: int, vcpus: int, phases: int, sites: int) -> int:
     """Return the bytes of a whole block."""
-    per_vcpu = spans * _COUNTERS.size + sites * _EXECUTED.size
+    per_vcpu = 8 * (6 * spans + 2 * sites)
     return _HEAD[""] + spans * _SPAN[""] + 8 * sites + phases * vcpus * per_vcpu
 
 
@@ -117,52 +120,47 @@ def write(path: Path, spans: Sequence[tuple[int, int, Role]], *, vcpus: int, pha
 
 def read(path: Path) -> Reading:
     """Return what is in the block at `path`; raises OSError, or ValueError when it is no block or cut off."""
-    data = path.read_bytes()
+    import numpy as np  # here, as it takes long to load, and most of the rig does without
+
+    with path.open("rb") as file:
+        data = file.read(_HEAD[""])
     if len(data) < _HEAD[""]:
         raise ValueError(f"{path}: too short for a control block")
     head = dict(zip((name for name, _ in HEAD), struct.unpack_from(f"={len(HEAD)}I", data), strict=True))
     spans, vcpus, sites = head["spans"], head["vcpus"], head["most_sites"]
     if head["magic"] != MAGIC or head["version"] != VERSION:
         raise ValueError(f"{path}: no control block of version {VERSION}")
-    if len(data) != size(spans=spans, vcpus=vcpus, phases=head["phases"], sites=sites):
+    if path.stat().st_size != size(spans=spans, vcpus=vcpus, phases=head["phases"], sites=sites):
         raise ValueError(f"{path}: a control block that is cut off")
-    first_site = _HEAD[""] + spans * _SPAN[""]
-    found = min(sites, head["sites"])
-    addresses = struct.unpack_from(f"={found}Q", data, first_site)
-    per_vcpu = spans * _COUNTERS.size + sites * _EXECUTED.size
-    phases = []
-    for number in range(min(head["begun"], head["phases"])):
-        start = first_site + 8 * sites + number * vcpus * per_vcpu
-        places = [start + vcpu * per_vcpu for vcpu in range(vcpus)]
-        counted = _sums(data, places, spans, _COUNTERS)
-        executed = _sums(data, [place + spans * _COUNTERS.size for place in places], found, _EXECUTED)
-        phases.append(
-            Phase(
-                spans=tuple(
-                    (position, Counted(instructions=(v[0], v[1]), locked=(v[2], v[3]), entered=(v[4], v[5])))
-                    for position, v in counted
-                ),
-                sites=tuple(Site(address=addresses[position], executed=(v[0], v[1])) for position, v in executed),
-            )
-        )
+    words = np.memmap(path, dtype=np.uint64, mode="r")
+    first_site = (_HEAD[""] + spans * _SPAN[""]) // 8
+    addresses = words[first_site : first_site + sites]
+    phases = words[first_site + sites :].reshape(head["phases"], vcpus, 6 * spans + 2 * sites)
     return Reading(
         loaded=head["loaded"] == VERSION,
         begun=head["begun"],
-        phases=tuple(phases),
+        phases=tuple(
+            _phase(phases[number].sum(axis=0), addresses, spans) for number in range(min(head["begun"], head["phases"]))
+        ),
         lost_sites=max(0, head["sites"] - sites),
     )
 
 
-def _sums(data: bytes, places: Sequence[int], count: int, record: struct.Struct) -> Iterator[tuple[int, list[int]]]:
-    """Yield (position, sums over the places) of the records at each place that are not all zero."""
-    zero = bytes(record.size)
-    for position in range(count):
-        total: list[int] | None = None
-        for place in places:
-            at = place + position * record.size
-            if data[at : at + record.size] == zero:
-                continue
-            values = record.unpack_from(data, at)
-            total = list(values) if total is None else [a + b for a, b in zip(total, values, strict=True)]
-        if total is not None:
-            yield position, total
+def _phase(counters: NDArray[np.uint64], addresses: NDArray[np.uint64], spans: int) -> Phase:
+    """Return what the counters of one phase say, those of all vCPUs added up."""
+    import numpy as np
+
+    in_spans = counters[: 6 * spans].reshape(spans, 6)
+    at_sites = counters[6 * spans :].reshape(len(addresses), 2)
+    return Phase(
+        spans=tuple(
+            (int(position), Counted(instructions=(a, b), locked=(c, d), entered=(e, f)))
+            for position in np.flatnonzero(in_spans.any(axis=1))
+            for a, b, c, d, e, f in [in_spans[position].tolist()]
+        ),
+        sites=tuple(
+            Site(address=int(addresses[position]), executed=(a, b))
+            for position in np.flatnonzero(at_sites.any(axis=1))
+            for a, b in [at_sites[position].tolist()]
+        ),
+    )

@@ -23,7 +23,7 @@ from rig.store import Store, write_atomically
 
 CONTROL, FILE = "counts.ctl", "counts.json"
 #: Room in the control block: cases of one workload, and instructions that lock (a kernel of the rig executes 2000).
-PHASES, SITES = 32, 8192
+PHASES, SITES = 20, 8192
 SECONDS = 120.0
 
 #: Where the kernel's code is on x86-64 (Documentation/arch/x86/x86_64/mm.rst).
