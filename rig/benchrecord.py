@@ -7,12 +7,12 @@ the null control that ran with it. What a later bench says of a series takes the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rig import results
-from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, named
+from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, Kind, named
 from rig.benchstats import Claim
 from rig.benchwords import CASE, SHOWN, cell, legend, null_lines, percent, sentence
 from rig.errors import ConfigError
@@ -85,25 +85,40 @@ def condense(bench: Bench) -> Bench:
     )
 
 
-def without(bench: Bench, names: Sequence[str]) -> Bench | None:
-    """Return the bench without these series; None when only the null control is left, or nothing."""
-    kept = tuple(one for one in bench.subjects if one.name not in names)
-    if all(one.name == NULL for one in kept):
+def without(bench: Bench, names: Collection[str], kinds: Collection[Kind] = tuple(Kind)) -> Bench | None:
+    """Return the bench without what it says of these series, of counts or times; None when no series is left."""
+    kept = tuple(one for one in bench.comparisons if one.subject not in names or BY_NAME[one.metric].kind not in kinds)
+    left = {one.subject for one in kept}
+    if not left - {NULL}:
         return None
+    counted = Kind.COUNTED in kinds
     return replace(
         bench,
-        subjects=kept,
-        comparisons=tuple(one for one in bench.comparisons if one.subject not in names),
-        functions=tuple(one for one in bench.functions if one.subject not in names),
-        sizes=tuple(one for one in bench.sizes if one.subject not in names),
+        subjects=tuple(one for one in bench.subjects if one.name in left),
+        comparisons=kept,
+        functions=tuple(one for one in bench.functions if one.subject not in names or not counted),
+        sizes=tuple(one for one in bench.sizes if one.subject in left),
     )
 
 
 def add(record: Record, bench: Bench) -> Record:
-    """Return the record with a bench; what older ones say of the same series is dropped."""
-    names = [one.name for one in bench.subjects if one.name != NULL]
-    older = [without(one, names) for one in record.benches if one.id != bench.id]
+    """Return the record with a bench. Counts of a series take the place of older ones, and times that of times."""
+    names = {one.name for one in bench.subjects} - {NULL}
+    kinds = {BY_NAME[one.metric].kind for one in bench.comparisons}
+    older = [without(one, names, kinds) for one in record.benches if one.id != bench.id]
     return Record(benches=(*(one for one in older if one is not None), condense(bench)))
+
+
+def of_subject(whole: Record, name: str) -> Bench:
+    """Return all that is recorded of a series as one bench: the newest one, with what the others say of it besides."""
+    mine = [bench for bench in whole.benches if any(one.name == name for one in bench.subjects)]
+    return replace(
+        mine[-1],
+        comparisons=tuple(one for bench in reversed(mine) for one in named(bench.comparisons, subject=name)),
+        functions=tuple(one for bench in reversed(mine) for one in bench.functions if one.subject == name),
+        counted=max(bench.counted for bench in mine),
+        timed=max(bench.timed for bench in mine),
+    )
 
 
 def stale(root: Path, record: Record) -> tuple[str, ...]:
@@ -148,26 +163,30 @@ def rendered(root: Path, whole: Record) -> str:
 
 def tables(whole: Record) -> str:
     """Return all that is recorded as Markdown: a table for all series, then a sentence for each, then the controls."""
-    parts = [markdown(("series", "vCPUs", *(title for title, _, _ in COLUMNS)), _rows(whole))]
-    for bench in whole.benches:
-        names = [one.name for one in bench.subjects if one.name != NULL]
-        parts.append("\n".join(f"- {sentence(bench, name)}" for name in names))
-        parts.append(legend(replace(bench, comparisons=tuple(one for one in bench.comparisons if one.subject != NULL))))
-        if lines := null_lines(bench):
-            parts.append("\n".join(f"- {line}" for line in lines))
-        parts.append("\n".join(_sizes(bench, name) for name in names if _sizes(bench, name)))
+    found = {one.name for bench in whole.benches for one in bench.subjects}
+    names = sorted(found, key=lambda name: (name == NULL, "/" in name, name))
+    if not names:
+        return "Nothing is on record."
+    merged = {name: of_subject(whole, name) for name in names}
+    series = [name for name in names if name != NULL]
+    rows = [row for name in names for row in _rows(merged[name], name)]
+    null = replace(whole.benches[-1], comparisons=tuple(one for bench in whole.benches for one in bench.comparisons))
+    parts = [
+        markdown(("series", "vCPUs", *(title for title, _, _ in COLUMNS)), rows),
+        legend(merged[series[0]]),
+        "\n".join(f"- {sentence(merged[name], name)}" for name in series),
+        "\n".join(line for name in series if (line := _sizes(merged[name], name))),
+        "\n".join(f"- {line}" for line in null_lines(null)),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _rows(whole: Record) -> list[tuple[str, ...]]:
+def _rows(bench: Bench, subject: str) -> list[tuple[str, ...]]:
     rows = []
-    for bench in whole.benches:
-        for subject in (one.name for one in bench.subjects):
-            mine = named(bench.comparisons, subject=subject)
-            for cpus in sorted({one.where.cpus for one in mine}):
-                here = [one for one in mine if one.where.cpus == cpus]
-                cells = [_cell(here, case, metric) for _, case, metric in COLUMNS]
-                rows.append((f"`{subject}`", str(cpus), *cells))
+    for cpus in sorted({one.where.cpus for one in bench.comparisons}):
+        here = [one for one in bench.comparisons if one.where.cpus == cpus]
+        cells = [_cell(here, case, metric) for _, case, metric in COLUMNS]
+        rows.append((f"`{subject}`", str(cpus), *cells))
     return rows
 
 

@@ -183,7 +183,7 @@ class Bench(Model):
     )
     filesystems: Annotated[tuple[Filesystem, ...], BeforeValidator(_tuple)] = Field(("tmpfs", "ext4"), min_length=1)
     cases: Words = Field(("*",), description="globs over the cases of bench-faults")
-    counted: int = Field(5, ge=1, le=1000, description="pairs of trials in which the kernel's work is counted")
+    counted: int = Field(5, ge=0, le=1000, description="pairs of trials in which the kernel's work is counted")
     pairs: int = Field(8, ge=0, le=1000, description="pairs of trials whose time is taken")
     level: float = Field(0.99, gt=0.5, lt=1, description="of confidence that a change of a time takes")
     threshold: float = Field(0.05, ge=0, description="a claimed change for the worse beyond this share fails")

@@ -67,6 +67,20 @@ def test_a_later_bench_takes_the_place_of_an_earlier_one(root: Path, tmp_path: P
     assert "6.02 → 5.02" in (root / "patches/README.md").read_text()
 
 
+def test_counts_and_times_may_come_from_two_benches(root: Path, tmp_path: Path) -> None:
+    both = measured(root)
+    counts, times = (
+        replace(both, comparisons=tuple(one for one in both.comparisons if (one.metric == "rate") is timed))
+        for timed in (False, True)
+    )
+    whole = benchrecord.record(root, [kept(tmp_path, counts, "counts"), kept(tmp_path, times, "times")])
+    assert [one.id for one in whole.benches] == ["counts", "times"]
+    assert len(benchrecord.of_subject(whole, SERIES).comparisons) == len(both.comparisons) / 2
+    text = (root / "patches/README.md").read_text()
+    assert "6.02 → 4.02" in text
+    assert "+19 %" in text
+
+
 def test_what_is_recorded_of_other_patches_is_dropped(root: Path, tmp_path: Path) -> None:
     place = kept(tmp_path, measured(root))
     benchrecord.record(root, [place])
