@@ -287,7 +287,7 @@ def compare(samples: Iterable[Sample], subject: str, level: float) -> tuple[Comp
         difference = (
             timed(first, second, level=level)
             if kind == Kind.TIMED
-            else counted(first, second, relative=BY_NAME[metric].relative)
+            else counted(first, second, relative=BY_NAME[metric].relative, level=level)
         )
         found.append(Comparison(subject=subject, metric=metric, where=where, difference=difference))
     return tuple(found)

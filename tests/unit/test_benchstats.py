@@ -16,28 +16,34 @@ TIMES = st.lists(st.floats(1e-3, 1e6), min_size=8, max_size=8)
 
 
 def test_counts_whose_ranges_do_not_overlap_differ() -> None:
-    found = counted([6.0, 6.1], [4.0, 4.2], relative=False)
+    found = counted([6.0, 6.1], [4.0, 4.2], relative=False, level=0.6)
     assert found.claim is Claim.LESS
     assert found.change == pytest.approx(-1.95)
     assert found.low == pytest.approx(-2.1)
     assert found.high == pytest.approx(-1.8)
-    assert counted([4.0], [6.0], relative=True).change == pytest.approx(0.5)
-    assert counted([4.0], [6.0], relative=True).claim is Claim.MORE
+    found = counted([4.0] * 5, [6.0] * 5, relative=True, level=0.99)
+    assert found.change == pytest.approx(0.5)
+    assert found.claim is Claim.MORE
+
+
+def test_nothing_is_claimed_of_counts_that_are_too_few_to_keep_the_level() -> None:
+    assert counted([4.0] * 4, [6.0] * 4, relative=True, level=0.99).claim is Claim.NONE
+    assert counted([4.0] * 4, [6.0] * 4, relative=True, level=0.97).claim is Claim.MORE
 
 
 def test_equal_and_overlapping_counts_do_not() -> None:
-    assert counted([2.0, 2.0], [2.0, 2.0], relative=True).claim is Claim.NONE
-    assert counted([1.0, 3.0], [2.0, 4.0], relative=True).claim is Claim.NONE
+    assert counted([2.0] * 5, [2.0] * 5, relative=True, level=0.99).claim is Claim.NONE
+    assert counted([1.0, 3.0] * 3, [2.0, 4.0] * 3, relative=True, level=0.99).claim is Claim.NONE
 
 
 def test_a_share_of_nothing_is_the_whole() -> None:
-    assert counted([0.0], [0.5], relative=True).change == 1
-    assert counted([0.0], [0.0], relative=True).change == 0
+    assert counted([0.0], [0.5], relative=True, level=0.99).change == 1
+    assert counted([0.0], [0.0], relative=True, level=0.99).change == 0
 
 
 @given(COUNTS, COUNTS)
 def test_counts_are_compared_the_same_from_both_sides(first: list[float], second: list[float]) -> None:
-    there, back = counted(first, second, relative=False), counted(second, first, relative=False)
+    there, back = (counted(*pair, relative=False, level=0.9) for pair in ((first, second), (second, first)))
     assert there.change == -back.change
     assert (there.low, there.high) == (-back.high, -back.low)
     assert {there.claim, back.claim} in ({Claim.NONE}, {Claim.LESS, Claim.MORE})
@@ -48,7 +54,7 @@ def test_counts_are_compared_the_same_from_both_sides(first: list[float], second
 
 @given(COUNTS)
 def test_nothing_is_claimed_of_the_same_counts(values: list[float]) -> None:
-    assert counted(values, values, relative=True).claim is Claim.NONE
+    assert counted(values, values, relative=True, level=0.6).claim is Claim.NONE
 
 
 def test_a_time_that_always_changes_is_claimed_and_one_that_wavers_is_not() -> None:
@@ -102,7 +108,7 @@ def test_counts_that_are_noise_are_claimed_as_rarely_as_is_said() -> None:
     claims = 0
     for _ in range(2000):
         first, second = ([draw.random() for _ in range(5)] for _ in range(2))
-        claims += counted(first, second, relative=True).claim is not Claim.NONE
+        claims += counted(first, second, relative=True, level=0.99).claim is not Claim.NONE
     assert 4 <= claims <= 32  # 2 of C(10, 5) is 16 of 2000
 
 
