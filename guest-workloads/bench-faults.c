@@ -7,7 +7,7 @@
  * what fault-around makes necessary, time, and the latency of each fault. The
  * work of a case stands between two marks, instructions that do nothing and
  * that a plugin of QEMU knows (rig/qemuplugin/x86.h), so that instructions and
- * atomics can be counted for just this work. rig/bench.py compares kernels.
+ * atomics can be counted for just this work. rig/benchrun.py compares kernels.
  *
  * A sweep reads (or writes) one byte of each page of a mapping of the file and
  * drops the page table entries again with MADV_DONTNEED; the page cache and the

@@ -204,9 +204,9 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
 
         return selfcheck.run(file.parent, config, options, ui, names, as_json=flags.json)
     if words.command == "bench":
-        from rig import bench
+        from rig import benchrun
 
-        return bench.run(file.parent, config, options, ui, names, against=against, as_json=flags.json)
+        return benchrun.run(file.parent, config, options, ui, names, against=against, as_json=flags.json)
     if words.command == "shell":
         return commands.shell(config, options, ui, words.arguments, (side or "side=patched").partition("=")[2])
     return goals.run(words.goals, config, options, ui, as_json=flags.json)

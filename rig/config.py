@@ -173,7 +173,7 @@ class Selfcheck(Model):
 
 
 class Bench(Model):
-    """What `rig bench` measures; see bench.py."""
+    """What `rig bench` measures; see benchrun.py."""
 
     flavours: Words = Field(
         ("release",), description="which of the flavours: assertions cost more than what is measured"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import bench, benchsamples, campaign, counts
+from rig import benchrun, benchsamples, campaign, counts
 from rig.benchmodel import Kind, counts_of
 from rig.config import load
 from rig.counts import Counts, Phase
@@ -28,7 +28,7 @@ def counted(real_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """One trial of the base kernel, with one CPU and the debug flavour, which other tests have built."""
     words = [f"store={real_store}", "bench.flavours=debug", "bench.cpus=1", "bench.filesystems=tmpfs"]
     words += [f"bench.cases=[{', '.join(CASES)}]", "bench.faults=320"]
-    pipeline = Pipeline(bench.settle(load(ROOT / "rig.yaml", words)), Options(jobs=1), Ui())
+    pipeline = Pipeline(benchrun.settle(load(ROOT / "rig.yaml", words)), Options(jobs=1), Ui())
     kernel = pipeline.built(0)["debug"]
     root = tmp_path_factory.mktemp("bench")
     lab, _ = campaign.lab_on(pipeline, root, kernel, threading.Event())

@@ -12,7 +12,6 @@ import pytest
 from madebench import CASE, WHERE, made, sample
 
 from rig import (
-    bench,
     benchhtml,
     benchmodel,
     benchreport,
@@ -200,7 +199,7 @@ def test_without_the_plugin_a_trial_is_known_by_its_tracepoints() -> None:
 def test_everybody_takes_turns_and_begins_as_often() -> None:
     cells = [Cell(flavour="f", machine=m, workload="w", filesystem="x") for m in ("cpus1", "cpus2")]
     names = ["base", "a", "b"]
-    turns = list(bench.order(cells, names, 3))  # type: ignore[arg-type]  # order() looks at none of them
+    turns = list(benchrun.order(cells, names, 3))  # type: ignore[arg-type]  # order() looks at none of them
     assert len(turns) == len(set(turns)) == 18
     begins = [str(turns[at][2]) for at in range(0, 18, 3)]
     assert sorted(begins) == ["a", "a", "b", "b", "base", "base"]
@@ -328,7 +327,7 @@ def test_all_files_are_written_and_the_json_is_read_back(tmp_path: Path) -> None
 
 def test_the_cells_of_a_bench_are_its_own() -> None:
     loaded = config.load(ROOT / "rig.yaml", ["bench.cpus=[1, 8]", "bench.filesystems=tmpfs", "bench.cases=many-*"])
-    settled = bench.settle(loaded)
+    settled = benchrun.settle(loaded)
     from rig.matrix import cells
 
     assert [one.id for one in cells(settled)] == [
@@ -350,11 +349,11 @@ def test_words_of_the_command_line_are_those_of_a_bench() -> None:
 
 
 def test_series_are_chosen_by_name() -> None:
-    assert bench.choose(ROOT, ["cow-*", "null", "costs/*"]) == (
+    assert benchrun.choose(ROOT, ["cow-*", "null", "costs/*"]) == (
         "cow-nolock",
         NULL,
         "costs/lock-taken-twice",
         "costs/no-fault-around-in-shared",
     )
     with pytest.raises(ConfigError, match="no series is called 'nothing'"):
-        bench.choose(ROOT, ["nothing"])
+        benchrun.choose(ROOT, ["nothing"])
