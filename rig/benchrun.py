@@ -229,6 +229,7 @@ class _Bench:
             "config": self.config.model_dump(mode="json", exclude={"results", "store", "store_limit_mib", "series"}),
             "kernels": {one.name: {name: kernel.key for name, kernel in one.kernels.items()} for one in contestants},
             "against": self.against,
+            "image": contestants[0].pipeline.base_image.parent.name,
             "store": str(self.config.store),
             "rig": __version__,
         }
