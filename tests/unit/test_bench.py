@@ -15,6 +15,7 @@ from rig import (
     benchhtml,
     benchmodel,
     benchreport,
+    benchrun,
     benchsamples,
     benchwords,
     cli,
