@@ -95,8 +95,10 @@ def _curves(bench: Bench, case: str) -> Markup:
         for axis, metric in zip(axes, metrics, strict=True):
             for number, subject in enumerate(subjects):
                 _curve(axis, bench, case, metric, subject, number)
-            axis.set_title(metric.title, fontsize=9)
+            axis.set_title(metric.title if metric.relative else f"{metric.title}, %", fontsize=9)
             axis.set_xlabel("vCPUs")
+            axis.margins(y=0.1)
+            axis.autoscale_view()
             axis.set_ylim(bottom=0)
         axes[0].legend(fontsize=6)
         file = io.StringIO()

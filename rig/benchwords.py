@@ -202,7 +202,7 @@ def legend(bench: Bench) -> str:
     ]
     if note := EVIDENCE.get(bench.accelerator):
         words.append(f"{note[0].upper()}{note[1:]}.")
-    return " ".join([*words, *null_lines(bench)])
+    return " ".join([*words, *(f"{line[0].upper()}{line[1:]}." for line in null_lines(bench))])
 
 
 def functions_table(bench: Bench, subject: str, where: Where, most: int) -> Sequence[tuple[str, ...]]:

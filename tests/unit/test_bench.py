@@ -260,7 +260,7 @@ def test_the_cover_block_has_a_sentence_a_table_and_what_it_means() -> None:
     text = benchwords.cover(made())
     assert "| **6.02 → 4.02** |" in text
     assert "weak evidence" in text
-    assert "null control, counts: 0 claims in 3 comparisons" in text
+    assert "Null control, counts: 0 claims in 3 comparisons" in text
 
 
 def test_the_terminal_names_regressions() -> None:
