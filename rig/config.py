@@ -178,7 +178,7 @@ class Bench(Model):
     flavours: Words = Field(
         ("release",), description="which of the flavours: assertions cost more than what is measured"
     )
-    cpus: Annotated[tuple[int, ...], BeforeValidator(_tuple)] = Field(
+    cpus: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], BeforeValidator(_tuple)] = Field(
         (1, 2, 4), min_length=1, description="a machine of each size"
     )
     filesystems: Annotated[tuple[Filesystem, ...], BeforeValidator(_tuple)] = Field(("tmpfs", "ext4"), min_length=1)

@@ -130,6 +130,6 @@ def test_of_the_base_against_itself_nothing_is_claimed(world: MakeWorld) -> None
     assert "null control, times: 0 claims in 3 comparisons" in done.stdout
 
 
-@pytest.mark.parametrize("words", [("no-such-series",), ("pairs=-1",), ("cpus=[]",)])
+@pytest.mark.parametrize("words", [("no-such-series",), ("pairs=-1",), ("cpus=[]",), ("cpus=65",)])
 def test_what_makes_no_sense_is_refused(world: MakeWorld, words: tuple[str, ...]) -> None:
     assert made(world).rig("bench", *words).returncode == 2
