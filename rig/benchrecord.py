@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rig import results
 from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, Kind, named
@@ -17,6 +18,7 @@ from rig.benchstats import Claim
 from rig.benchwords import CASE, SHOWN, cell, legend, null_lines, percent, sentence
 from rig.errors import ConfigError
 from rig.mdtable import markdown, placed
+from rig.recorded import laid_out
 from rig.series import read as read_series
 from rig.store import write_atomically
 from rig.subjects import PATCHES
@@ -32,6 +34,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("kernel instructions per fault", CASE, "per_fault"),
     ("excess faults", CASE, "excess"),
     ("waits per fault", CASE, "waits"),
+    ("excess faults, 2 MiB around each", "many-private-read-2m", "excess"),
     ("faults per second", CASE, "rate"),
     ("atomics per page, write faults", "many-private-cow", "atomics"),
     ("waits per fault, write faults", "many-private-cow", "waits"),
@@ -69,7 +72,9 @@ def read(root: Path) -> Record:
 
 def condense(bench: Bench) -> Bench:
     """Return the bench without samples and folders, and with the cases that are shown."""
-    shown = {case for case, _ in SHOWN} | {case for _, case, _ in COLUMNS}
+    columns = {case for _, case, _ in COLUMNS}
+    shown = {case for case, _ in SHOWN} | columns
+    most = max((one.where.cpus for one in bench.functions), default=0)
     return replace(
         bench,
         accelerator_reason="",
@@ -79,7 +84,7 @@ def condense(bench: Bench) -> Bench:
         functions=tuple(
             replace(one, changes=one.changes[:FUNCTIONS])
             for one in bench.functions
-            if one.where.case in shown and one.subject != NULL
+            if one.where.case in columns and one.where.cpus == most and one.subject != NULL
         ),
         troubles=tuple(replace(one, evidence="") for one in bench.troubles),
     )
@@ -138,9 +143,20 @@ def record(root: Path, places: Sequence[Path]) -> Record:
         whole = add(whole, read_bench(place))
     gone = stale(root, whole)
     whole = Record(benches=tuple(kept for one in whole.benches if (kept := without(one, gone)) is not None))
-    write_atomically(root / FILE, json.dumps(results.to_json(whole), indent=1, sort_keys=True) + "\n")
+    data = _rounded(results.to_json(whole))
+    whole = results.from_json(Record, data)  # what is rendered is what is kept
+    write_atomically(root / FILE, laid_out(data) + "\n")
     write_atomically(root / README, rendered(root, whole))
     return whole
+
+
+def _rounded(value: Any) -> Any:
+    """Return JSON whose numbers have as many digits as a difference may be in."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def complaint(root: Path) -> str:
