@@ -38,6 +38,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("faults per second", CASE, "rate"),
     ("atomics per page, write faults", "many-private-cow", "atomics"),
     ("waits per fault, write faults", "many-private-cow", "waits"),
+    ("one process: atomics per page", "one-private-read", "atomics"),
     ("one process: instructions per fault", "one-private-read", "per_fault"),
     ("one process: median latency", "one-private-read", "median"),
 )
