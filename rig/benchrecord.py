@@ -35,6 +35,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("excess faults", CASE, "excess"),
     ("waits per fault", CASE, "waits"),
     ("excess faults, 2 MiB around each", "many-private-read-2m", "excess"),
+    ("faults per second, 2 MiB around each", "many-private-read-2m", "rate"),
     ("faults per second", CASE, "rate"),
     ("atomics per page, write faults", "many-private-cow", "atomics"),
     ("waits per fault, write faults", "many-private-cow", "waits"),
