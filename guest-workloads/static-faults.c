@@ -44,6 +44,7 @@
 
 #define MAX_PAGES	256
 #define MAX_THREADS	8
+#define FLUSHES		256	/* of all TLBs, in a pass with threads: each waits for all CPUs */
 #define MAX_MAPPINGS	6
 #define MAX_POISONED	3	/* pages that one run takes from the machine */
 #define SLOT_PAGES	32	/* of each thread in the page table that they share */
@@ -474,7 +475,7 @@ static void fault_together(int fd, char *table, unsigned int nr)
 			rig_broken("mmap: %s", strerror(errno));
 			return;
 		}
-		faulters[i] = (struct faulter){ slot, 64, rig_rng_for("faulter", i) };
+		faulters[i] = (struct faulter){ slot, FLUSHES / nr, rig_rng_for("faulter", i) };
 	}
 	/* small stacks are kept from one time to the next, and do not come and go in the counts */
 	pthread_attr_init(&attr);

@@ -73,9 +73,15 @@ def known(record: Record, arm: Arm, subject: Subject | None, words: Sequence[str
 
 
 def add(record: Record, entry: Entry) -> Record:
-    """Return the record with the entry in place of any older one for the same arm and name."""
-    others = tuple(one for one in record.entries if (one.arm, one.name) != (entry.arm, entry.name))
-    return Record(entries=(*others, entry))
+    """Return the record with the entry in place of any older one for the same arm and name.
+
+    What an arm finds on the base is kept beside what it found there with other words.
+    """
+
+    def replaced(one: Entry) -> bool:
+        return (one.arm, one.name) == (entry.arm, entry.name) and (one.hunted is not None or one.words == entry.words)
+
+    return Record(entries=(*(one for one in record.entries if not replaced(one)), entry))
 
 
 def run(root: Path, path: Path, arms: Sequence[Arm], chosen: Sequence[Subject | None], words: Sequence[str]) -> Record:

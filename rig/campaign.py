@@ -10,6 +10,7 @@ from pathlib import Path
 from rig import guest, keys, perturb, results, schedule, trial, tsc
 from rig.accel import Accelerator
 from rig.clock import Stopwatch
+from rig.config import Perturb
 from rig.model import Cell, Kernel, Side, Status, TrialResult
 from rig.pipeline import Pipeline
 from rig.runs import RunFolder
@@ -72,6 +73,7 @@ def perturb_in(lab: Lab, pipeline: Pipeline, kernels: Iterable[Kernel]) -> Lab:
 def spec_of(pipeline: Pipeline, kernel: Kernel, cell: Cell, side: Side, *, index: int, seed: int) -> TrialSpec:
     """Return one trial of a cell as the configuration describes it."""
     config = pipeline.config
+    workload = config.workloads[cell.workload]
     return TrialSpec(
         cell=cell,
         side=side,
@@ -79,11 +81,11 @@ def spec_of(pipeline: Pipeline, kernel: Kernel, cell: Cell, side: Side, *, index
         seed=seed,
         kernel=kernel,
         machine=config.machines[cell.machine],
-        workload=config.workloads[cell.workload],
+        workload=workload,
         budget=config.budget,
         boot_timeout=config.timeouts.boot,
         workload_timeout=config.timeouts.workload,
-        perturb=config.perturb,
+        perturb=Perturb() if workload.quick else config.perturb,  # without a race there is nothing to win
         favour=pipeline.favoured(cell.workload),
     )
 

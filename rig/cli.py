@@ -20,7 +20,7 @@ from rig.errors import ConfigError, RigError
 GOALS = ("apply", "build", "test", "report")
 COMMANDS = ("list", "doctor", "shell", "rerun", "selfcheck", "bench", "clean")
 BENCH_KEYS = ("cases", "counted", "cpus", "faults", "filesystems", "level", "pairs", "threshold")
-SELFCHECK_KEYS = ("limit", "budget", "seeds", "good_trials", "threshold")
+SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 
 DESCRIPTION = """\

@@ -166,7 +166,8 @@ class Selfcheck(Model):
 
     flavours: Words = Field(("debug",), description="which of the flavours it runs on; all when none of them is there")
     limit: float = Field(120, gt=0, description="seconds of workload time after which a bad control counts as missed")
-    budget: float = Field(10, gt=0, description="seconds of workload time per trial")
+    first: float = Field(3, gt=0, description="seconds of a workload's first trial; the next takes twice as long")
+    budget: float = Field(10, gt=0, description="seconds of workload time per trial, at most")
     seeds: int = Field(1, ge=1, le=99, description="how often each bad control is hunted, each time with other seeds")
     good_trials: int = Field(200, ge=1, le=100_000, description="trials over the base and all good controls together")
     threshold: float = Field(0.9, ge=0, le=1, description="the share of the bad controls that must be caught")

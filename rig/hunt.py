@@ -17,8 +17,6 @@ from rig.model import Cell
 
 #: The share of turns of a workload that concerns nothing, by one that concerns the patch with all that it does.
 FLOOR = 0.1
-#: Seconds of the first trial of each workload.
-SHORT = 3.0
 #: Seconds of every trial of a workload that is quick.
 QUICK = 1.0
 
@@ -72,13 +70,13 @@ def rotation(
         heapq.heapreplace(turns, (at + 1 / weights[name], number, name))
 
 
-def growing(turn: int, longest: float) -> float:
-    """Return the seconds of a workload's trial in its turn number `turn`, counted from 0: SHORT, then twice that …
+def growing(turn: int, first: float, longest: float) -> float:
+    """Return the seconds of a workload's trial in its turn number `turn`, counted from 0: `first`, then twice that …
 
     Most of what can be found at all is found in the first seconds of the right workload, and nobody knows which one
     that is: a short look at each comes before a long one at any (iterative deepening).
     """
-    return min(longest, SHORT * 2.0 ** min(turn, 30))
+    return min(longest, first * 2.0 ** min(turn, 30))
 
 
 def _mixed(cells: Sequence[Cell]) -> list[Cell]:

@@ -252,7 +252,7 @@ class _Check:
         runs.describe(home, pipeline.applied.series, self._description(pipeline))
         lab = campaign.perturb_in(replace(lab, root=runs_at), pipeline, kernels.values())
         first = config.seed + STRIDE * number
-        used = Tally(config.selfcheck.limit, config.budget)
+        used = Tally(config.selfcheck.limit, config.selfcheck.first, config.budget)
         quick = {name for name, workload in config.workloads.items() if workload.quick}
         for cell in hunt.rotation(pipeline.cells, pipeline.relevances, quick):
             if used.over or len(used.useless) == len(pipeline.cells):

@@ -21,8 +21,9 @@ LEAST = 1.0
 class Tally:
     """What a hunt has used and seen so far."""
 
-    def __init__(self, limit: float, budget: float) -> None:
+    def __init__(self, limit: float, first: float, budget: float) -> None:
         self.limit = limit
+        self._first = first
         self._budget = budget
         self.used = 0.0
         self.trials = 0
@@ -37,7 +38,7 @@ class Tally:
 
     def budget(self, workload: str, *, quick: bool = False) -> float:
         """Return the seconds of the next trial, of this workload."""
-        wanted = QUICK if quick else growing(self._turns[workload], self._budget)
+        wanted = QUICK if quick else growing(self._turns[workload], self._first, self._budget)
         return min(wanted, self._budget, self.limit - self.used)
 
     @property

@@ -295,6 +295,8 @@ class _Session:
     def _directed(self, guest: Guest) -> Stalls | GuestStalls | None:
         """What stalls vCPUs in the functions of the series, from the trial's seed as well."""
         wanted, kit, key = self.spec.perturb.stalls, self.lab.stalls, self.spec.kernel.key
+        if not wanted.share:
+            return None
         if kit.arsenals is not None:
             return kit.arsenals[key].stalls(guest, self.spec.seed)
         if self._plugin is None or kit.targets is None:

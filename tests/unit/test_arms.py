@@ -54,6 +54,18 @@ def test_a_newer_entry_takes_the_place_of_the_older() -> None:
     assert left.hunted.outcome is Outcome.MISSED
 
 
+def test_trials_of_the_base_stand_beside_those_with_other_words() -> None:
+    clear = Cleared(name="base", key="", trials=1, lost=0, inconclusive=0, alarms=())
+    bases = [
+        Entry(arm="none", name="base", key="", words=words, check=check, cleared=clear)
+        for words, check in ((("seed=1",), "old"), (("seed=2",), "other"), (("seed=1",), "new"))
+    ]
+    record = Record()
+    for base in bases:
+        record = arms.add(record, base)
+    assert [one.check for one in record.entries] == ["other", "new"]
+
+
 def test_what_is_known_is_known_for_these_patches_and_words_only() -> None:
     record = Record(entries=(entry("none", "base", key=""),))
     assert arms.known(record, NONE, None, ("w",))

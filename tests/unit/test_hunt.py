@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig import races
-from rig.hunt import FLOOR, SHORT, attention, growing, median, quantile, relevance, rotation
+from rig.hunt import FLOOR, attention, growing, median, quantile, relevance, rotation
 from rig.model import Cell
 
 names = st.sampled_from(["a", "b", "c", "d"])
@@ -141,10 +141,10 @@ def test_all_get_all_when_nothing_is_concerned_or_nobody_asks_for_less() -> None
     assert attention([far, near], {"near": 1.0}, 5, None) == {near: 5, far: 5}
 
 
-@given(st.integers(0, 2000), st.floats(1, 100))
-def test_later_turns_are_longer_and_never_too_long(turn: int, longest: float) -> None:
-    assert growing(turn, longest) <= growing(turn + 1, longest) <= longest
-    assert growing(0, longest) == min(SHORT, longest)
+@given(st.integers(0, 2000), st.floats(1, 100), st.floats(1, 100))
+def test_later_turns_are_longer_and_never_too_long(turn: int, first: float, longest: float) -> None:
+    assert growing(turn, first, longest) <= growing(turn + 1, first, longest) <= longest
+    assert growing(0, first, longest) == min(first, longest)
 
 
 def test_what_needs_no_race_comes_first_and_once_per_cell() -> None:

@@ -23,7 +23,6 @@ from rig.config import load
 from rig.controls import Control
 from rig.detection import Cleared, Hunt, Hunted, Outcome, Provoked, Selfcheck, Sighting, Summary
 from rig.errors import ConfigError
-from rig.hunt import SHORT
 from rig.model import Finding, Status, Timing
 from rig.selfcheck import choose, settle
 from rig.splats import scan_file
@@ -86,11 +85,11 @@ def ran(status: Status, *findings: Finding, seconds: float = 4.0, first: float |
 
 
 def test_a_hunt_ends_when_the_finding_was_seen_and_takes_the_time_until_then() -> None:
-    tally = Tally(30, 10)
+    tally = Tally(30, 3, 10)
     ours = cell("ext4").workload
-    assert tally.budget(ours) == SHORT
+    assert tally.budget(ours) == 3
     tally.take(ran(Status.PASS, seconds=10.0), sees, WHERE)
-    assert (tally.over, tally.budget(ours), tally.budget("another")) == (False, 2 * SHORT, SHORT)
+    assert (tally.over, tally.budget(ours), tally.budget("another")) == (False, 6, 3)
     tally.take(ran(Status.CRASH, BUG, seconds=5.0, first=3.5), sees, WHERE)
     done = tally.hunt(7)
     assert tally.over
@@ -100,13 +99,13 @@ def test_a_hunt_ends_when_the_finding_was_seen_and_takes_the_time_until_then() -
 
 
 def test_a_finding_that_nobody_saw_come_counts_at_the_end_of_its_trial() -> None:
-    tally = Tally(30, 10)
+    tally = Tally(30, 3, 10)
     tally.take(ran(Status.CRASH, BUG, seconds=5.0), sees, WHERE)
     assert tally.hunt(1).seconds == 5.0
 
 
 def test_a_hunt_ends_when_its_time_is_used_up() -> None:
-    tally = Tally(15, 10)
+    tally = Tally(15, 3, 10)
     tally.take(ran(Status.PASS, seconds=10.0), sees, WHERE)
     assert (tally.over, tally.budget(cell("ext4").workload)) == (False, 5)  # all that is left
     tally.take(ran(Status.INCONCLUSIVE, seconds=5.0), sees, WHERE)
@@ -115,7 +114,7 @@ def test_a_hunt_ends_when_its_time_is_used_up() -> None:
 
 
 def test_other_findings_are_kept_and_end_the_hunt_when_nothing_else_comes() -> None:
-    tally = Tally(1000, 10)
+    tally = Tally(1000, 3, 10)
     for _ in range(OTHERS):
         assert not tally.over
         tally.take(ran(Status.FAIL, STALE, seconds=0.5), sees, WHERE)
@@ -125,7 +124,7 @@ def test_other_findings_are_kept_and_end_the_hunt_when_nothing_else_comes() -> N
 
 
 def test_what_says_nothing_is_not_tried_again_and_makes_no_miss() -> None:
-    tally = Tally(100, 10)
+    tally = Tally(100, 3, 10)
     tally.take(ran(Status.LOST, seconds=0.0), sees, WHERE)
     tally.take(ran(Status.SKIP, seconds=0.0, fs="xfs"), sees, WHERE)
     assert tally.useless == {cell().id, cell("xfs").id}
@@ -133,7 +132,7 @@ def test_what_says_nothing_is_not_tried_again_and_makes_no_miss() -> None:
 
 
 def test_trials_that_end_at_once_end_the_hunt_as_well() -> None:
-    tally = Tally(20, 10)
+    tally = Tally(20, 3, 10)
     while not tally.over:
         tally.take(ran(Status.PASS, seconds=0.0), sees, WHERE)
     assert tally.trials < 100
