@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -195,18 +196,9 @@ class _Session:
     def run(self) -> Evidence:
         """Boot, run, look around, end; returns what was seen."""
         spec, lab = self.spec, self.lab
-        self._plugin = (
-            spec.plugin(self.folder)
-            if spec.plugin is not None
-            else stalls.write_control(
-                self.folder,
-                lab.stalls,
-                spec.kernel.key,
-                vcpus=spec.machine.cpus,
-                share=spec.perturb.stalls.share,
-                seed=spec.seed,
-            )
-        )
+        stall = partial(stalls.write_control, kit=lab.stalls, key=spec.kernel.key, vcpus=spec.machine.cpus)
+        stall = partial(stall, share=spec.perturb.stalls.share, seed=spec.seed)
+        self._plugin = (spec.plugin or stall)(self.folder)
         vm_spec = VmSpec(
             kernel=spec.kernel.bzimage,
             initrd=lab.image,
