@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from rig import detection, results, selfcheck
 from rig.detection import Cleared, Hunted, Outcome, Selfcheck
 from rig.errors import ConfigError, HostError
 from rig.hunt import median
+from rig.mdtable import markdown as markdown
 from rig.store import write_atomically
 from rig.subjects import Subject
 
@@ -161,9 +162,3 @@ def _sum(found: dict[str, Hunted]) -> str:
     times = [one.seconds for one in found.values() if one.seconds is not None]
     middle = median(times)
     return f"{caught}/{len(found)}" + (f", median {middle:.1f} s" if middle is not None else "")
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -33,6 +33,7 @@ COMMANDS = (
     "compare",
     "bisect",
     "selfcheck",
+    "bench",
     "export",
     "import",
     "merge",
@@ -40,6 +41,7 @@ COMMANDS = (
     "clean",
 )
 BISECT_KEYS = ("signature", "confidence", "limit", "looks", "good", "bad")
+BENCH_KEYS = ("cases", "counted", "cpus", "faults", "filesystems", "level", "pairs", "threshold")
 SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 #: Flags that are followed by a value.
@@ -69,6 +71,9 @@ commands:
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
                     seeds=N good_trials=N threshold=SHARE select=NAME cells=GLOB
+  bench [NAME]      what does the series buy, and at what price? counts and times against the base (against=SERIES);
+                    NAME: series of patches/, costs/* or null (the base with itself), all in one comparison;
+                    cpus=[1, 4] cases=GLOB filesystems=F counted=PAIRS pairs=PAIRS level=P threshold=SHARE faults=N
   export FILE       put the kernels of the series into one archive, built if need be, with the hashes of everything
   import FILE       verify such an archive and take its kernels into the store; `rig test from=FILE` needs neither
                     the series nor its base besides, and builds no kernel
@@ -140,7 +145,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--explain", action="store_true", help="list: who sees the races of each cell")
     made.add_argument("--races", action="store_true", help="list: all races and oracles, and what they need")
     made.add_argument(
-        "--json", action="store_true", help="list, test, compare, bisect, selfcheck: print JSON on standard output"
+        "--json",
+        action="store_true",
+        help="list, test, compare, bisect, selfcheck, bench: print JSON",
     )
     made.add_argument("--ci", metavar="FORM", help="list: the jobs of a pipeline, for github, gitlab or jenkins")
     made.add_argument("--b4", action="store_true", help="check-series: speak to b4")
@@ -273,6 +280,9 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         return goals.report(runs.named(start, names[0]), Ui(quiet=flags.silent), as_json=flags.json)
     if words.command == "selfcheck":
         names, overrides = selfcheck_words(words, console=flags.console)
+    against = ""
+    if words.command == "bench":
+        overrides, against = bench_words(overrides)
     if words.command == "bisect":
         overrides = bisect_words(words, every_prefix=flags.every_prefix)
     if flags.bisect:
@@ -289,7 +299,7 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
         rig=f"{shlex.quote(sys.executable)} -m rig",
         overrides=words.overrides,
     )
-    job = _Job(flags, words, names, side or "patched", start, file, config, options, ui)
+    job = _Job(flags, words, names, side or "patched", against, start, file, config, options, ui)
     try:
         if source is None:
             return _dispatch(job)
@@ -311,6 +321,7 @@ class _Job:
     words: Words
     names: tuple[str, ...]
     side: str
+    against: str  # the series that a bench compares with
     start: Path  # relative paths on the command line are meant from here
     file: Path
     config: Config
@@ -353,6 +364,10 @@ def _dispatch(job: _Job) -> int:
 
         command = shlex.join(["rig", *words_again(flags), "bisect", *words.overrides])
         return bisect.run(config, options, ui, command=command, as_json=flags.json)
+    if words.command == "bench":
+        from rig import benchrun
+
+        return benchrun.run(job.file.parent, config, options, ui, job.names, against=job.against, as_json=flags.json)
     if words.command == "shell":
         return commands.shell(config, options, ui, words.arguments, job.side)
     if flags.bisect:
@@ -412,6 +427,14 @@ def words_again(flags: argparse.Namespace) -> list[str]:
     again = ["-C", str(flags.directory)] if flags.directory else []
     again += ["-f", str(flags.file)] if flags.file else []
     return again + (["--every-prefix"] if flags.every_prefix else [])
+
+
+def bench_words(overrides: Sequence[str]) -> tuple[list[str], str]:
+    """Return the overrides with those of a bench below `bench`, and the series that it is to compare with."""
+    against = [word.partition("=")[2] for word in overrides if word.startswith("against=")]
+    kept = [word for word in overrides if not word.startswith("against=")]
+    own = [f"bench.{word}" if word.partition("=")[0] in BENCH_KEYS else word for word in kept]
+    return own, against[-1] if against else ""
 
 
 def _jobs(flags: argparse.Namespace) -> int:

@@ -228,6 +228,24 @@ class Bisect(Model):
         return self
 
 
+class Bench(Model):
+    """What `rig bench` measures; see benchrun.py."""
+
+    flavours: Words = Field(
+        ("release",), description="which of the flavours: assertions cost more than what is measured"
+    )
+    cpus: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], BeforeValidator(_tuple)] = Field(
+        (1, 2, 4), min_length=1, description="a machine of each size"
+    )
+    filesystems: Annotated[tuple[Filesystem, ...], BeforeValidator(_tuple)] = Field(("tmpfs", "ext4"), min_length=1)
+    cases: Words = Field(("*",), description="globs over the cases of bench-faults")
+    counted: int = Field(5, ge=0, le=1000, description="pairs of trials in which the kernel's work is counted")
+    pairs: int = Field(8, ge=0, le=1000, description="pairs of trials whose time is taken")
+    level: float = Field(0.99, gt=0.5, lt=1, description="of confidence that a change of a time takes")
+    threshold: float = Field(0.05, ge=0, description="a claimed change for the worse beyond this share fails")
+    faults: int = Field(4000, ge=16, le=200_000, description="that a case takes in one trial")
+
+
 class Guest(Model):
     """What the guest image holds beside busybox, dropbear and the workloads."""
 
@@ -260,6 +278,7 @@ class Config(Model):
     perturb: Perturb = Perturb()
     selfcheck: Selfcheck = Selfcheck()
     bisect: Bisect = Bisect()
+    bench: Bench = Bench()
     prefixes: Literal["ends", "all"] = "ends"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     guest: Guest = Guest()

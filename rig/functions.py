@@ -90,6 +90,11 @@ class Symbols:
             self._named.setdefault(symbol.name, []).append(symbol)
             self._at.setdefault(symbol.address, symbol)
 
+    @property
+    def all(self) -> tuple[Symbol, ...]:
+        """Every function, those of one name together."""
+        return tuple(symbol for known in self._named.values() for symbol in known)
+
     def one(self, name: str, file: str) -> Symbol | None:
         """Return the symbol `name`, the one of `file` where there are several; None if there is none or no telling."""
         known = self._named.get(name, [])

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rig import again, detection
+from rig.benchmodel import Bench, regressions
+from rig.benchwords import in_words
 from rig.bisection import Bisection
 from rig.bisection import Outcome as Blame
 from rig.blame import blame
@@ -154,6 +156,27 @@ def bisection_xml(done: Bisection) -> str:
     facts = {"status": done.status, "sentence": done.sentence, "accelerator": done.accelerator, "run": done.id}
     properties = {name: shown(value) for name, value in facts.items()}
     return _document([TestSuite(shown(f"bisect {done.series}"), cases, timestamp=done.started, properties=properties)])
+
+
+def bench_xml(bench: Bench) -> str:
+    """Return a bench as JUnit XML: a change for the worse beyond the threshold fails, a broken trial is an error."""
+    from junit_xml import TestCase, TestSuite
+
+    failed = set(regressions(bench))
+    suites: dict[str, list[TestCase]] = {}
+    for one in bench.comparisons:
+        case = TestCase(one.where.id, classname=f"bench.{one.metric}", stdout=in_words(one))
+        if one in failed:
+            case.add_failure_info(in_words(one), in_words(one), failure_type="cost")
+        suites.setdefault(one.subject, []).append(case)
+    for trouble in bench.troubles:
+        case = TestCase(f"{trouble.cell} {trouble.kind} {trouble.evidence}", classname="bench.trial")
+        case.add_error_info(_message(f"{trouble.status}: {trouble.reason}", Status.LOST), trouble.evidence)
+        suites.setdefault(trouble.subject, []).append(case)
+    facts = {"accelerator": bench.accelerator, "base": bench.base, "rig.version": bench.rig_version, "run": bench.id}
+    properties = {name: shown(value) for name, value in facts.items()}
+    stamp = shown(bench.started)
+    return _document([TestSuite(name, cases, timestamp=stamp, properties=properties) for name, cases in suites.items()])
 
 
 # -- what goes together -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from rig import detection, results
 from rig.detection import Hunted, Selfcheck
 from rig.errors import ConfigError
+from rig.mdtable import placed
 from rig.store import write_atomically
 from rig.subjects import CONTROLS, PATCHES
 
@@ -107,9 +108,4 @@ def record(root: Path, paths: Sequence[Path]) -> Selfcheck:
 
 def rendered(root: Path, check: Selfcheck) -> str:
     """Return the README with the table between its markers; raises ConfigError when they do not stand there."""
-    text = (root / README).read_text(encoding="utf-8")
-    before, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(f"{END}\n")
-    if not begin or not end:
-        raise ConfigError(f"{README}: expected a line {BEGIN} and below it a line {END}")
-    return f"{before}{begin}\n{table(check)}\n\n{end}{after}"
+    return placed((root / README).read_text(encoding="utf-8"), BEGIN, END, table(check), name=README)

@@ -432,19 +432,19 @@ def write(root: Path, record: Record) -> None:
         "series": {name: to_json(entry) for name, entry in sorted(record.series.items())},
         "prefixes": {key: to_json(found) for key, found in sorted(record.prefixes.items())},
     }
-    write_atomically(root / PATCHES / FILE, _laid_out(data) + "\n")
+    write_atomically(root / PATCHES / FILE, laid_out(data) + "\n")
 
 
-def _laid_out(value: Any, depth: int = 0) -> str:
+def laid_out(value: Any, depth: int = 0) -> str:
     """Return JSON in which what fits on a line stands on one."""
     flat = json.dumps(value, ensure_ascii=True, allow_nan=False)
     if not isinstance(value, (dict, list)) or len(flat) + depth <= LINE:
         return flat
     pad = " " * (depth + 1)
     if isinstance(value, dict):
-        lines = [f"{pad}{json.dumps(key)}: {_laid_out(item, depth + 1)}" for key, item in value.items()]
+        lines = [f"{pad}{json.dumps(key)}: {laid_out(item, depth + 1)}" for key, item in value.items()]
     else:
-        lines = [pad + _laid_out(item, depth + 1) for item in value]
+        lines = [pad + laid_out(item, depth + 1) for item in value]
     start, end = "{}" if isinstance(value, dict) else "[]"
     return start + "\n" + ",\n".join(lines) + f"\n{' ' * depth}{end}"
 

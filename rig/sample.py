@@ -32,12 +32,16 @@ def _instance(event: str) -> str:
     return f"/sys/kernel/tracing/instances/rig-{event}"
 
 
+def _each(commands: Iterable[str]) -> str:
+    return "; ".join(commands) or ":"
+
+
 def start_counting(tracepoints: Iterable[tuple[str, str]] = TRACEPOINTS) -> str:
     """Return the shell that counts tracepoints from here on: each in an instance of its own, with the least buffer.
 
     Nobody reads the buffer: it is overwritten, and what was written and what was lost add up to the count.
     """
-    return "; ".join(
+    return _each(
         f"mkdir {_instance(event)} && echo 4 >{_instance(event)}/buffer_size_kb"
         f" && echo 1 >{_instance(event)}/events/{group}/{event}/enable"
         for group, event in tracepoints
@@ -46,7 +50,7 @@ def start_counting(tracepoints: Iterable[tuple[str, str]] = TRACEPOINTS) -> str:
 
 def stop_counting(tracepoints: Iterable[tuple[str, str]] = TRACEPOINTS) -> str:
     """Return the shell that stops it and prints `trace_EVENT COUNT` for each tracepoint that could be counted."""
-    return "; ".join(
+    return _each(
         f"[ ! -e {_instance(event)}/events/{group}/{event} ] || {{ echo 0 >{_instance(event)}/tracing_on; "
         f"cat {_instance(event)}/per_cpu/cpu*/stats | "
         f"awk '/^(entries|overrun):/ {{n += $2}} END {{print \"trace_{event}\", n + 0}}'; }}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -63,6 +64,8 @@ class TrialSpec:
     favour: tuple[str, ...] = ()  # globs over the cases of the workload that are about what the series touches
     wanted: tuple[str, ...] = ("*",)  # globs over titles: the finding whose first sight is timed
     stop_on_finding: bool = False  # end the trial soon after that
+    plugin: Callable[[Path], StallPlugin | None] | None = None  # in the place of stalls: given the trial's folder
+    tracepoints: tuple[tuple[str, str], ...] = sample.TRACEPOINTS  # whose hits are counted while the workload runs
 
     @property
     def place(self) -> Path:
@@ -193,14 +196,9 @@ class _Session:
     def run(self) -> Evidence:
         """Boot, run, look around, end; returns what was seen."""
         spec, lab = self.spec, self.lab
-        self._plugin = stalls.write_control(
-            self.folder,
-            lab.stalls,
-            spec.kernel.key,
-            vcpus=spec.machine.cpus,
-            share=spec.perturb.stalls.share,
-            seed=spec.seed,
-        )
+        stall = partial(stalls.write_control, kit=lab.stalls, key=spec.kernel.key, vcpus=spec.machine.cpus)
+        stall = partial(stall, share=spec.perturb.stalls.share, seed=spec.seed)
+        self._plugin = (spec.plugin or stall)(self.folder)
         vm_spec = VmSpec(
             kernel=spec.kernel.bzimage,
             initrd=lab.image,
@@ -252,7 +250,8 @@ class _Session:
                 self._ask_where_it_hangs(vm)
             return
         self.timing = Timing(boot=vm.watch.elapsed)
-        looked = guest.run(f"{sample.DRAIN}; {sample.LOOK}; {sample.start_counting()}", self.spec.workload_timeout)
+        look = f"{sample.DRAIN}; {sample.LOOK}; {sample.start_counting(self.spec.tracepoints)}"
+        looked = guest.run(look, self.spec.workload_timeout)
         self._before = sample.parse(looked.stdout)
         with (self.folder / "ktap.log").open("w", encoding="utf-8") as log:
 
@@ -314,7 +313,7 @@ class _Session:
 
         What the workload made the kernel do is read before that, and what it left behind after it.
         """
-        parts = (f"{sample.stop_counting()}; {sample.LOOK}", audit.CLEAR, sample.LOOK)
+        parts = (f"{sample.stop_counting(self.spec.tracepoints)}; {sample.LOOK}", audit.CLEAR, sample.LOOK)
         done = guest.run(f"; echo {_MARK}; ".join(parts), self.spec.workload_timeout)
         if done.timed_out:
             self._ask_where_it_hangs(vm)

@@ -12,18 +12,12 @@
  * Usage: -plugin stall.so,ctl=FILE
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "control.h"
 #include "qemu_api.h"
 #include "stall.h"
 
@@ -157,19 +151,7 @@ static void executed(unsigned int index, void *data)
 
 static struct stall_range *range_of(uint64_t address)
 {
-	size_t low = 0, high = head->ranges;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (address >= ranges[middle].end)
-			low = middle + 1;
-		else if (address < ranges[middle].start)
-			high = middle;
-		else
-			return &ranges[middle];
-	}
-	return NULL;
+	return control_find(ranges, head->ranges, sizeof(*ranges), address);
 }
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
@@ -190,53 +172,30 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 /* Map the control block; the reason why that cannot be, or NULL. */
 static const char *take(const char *path)
 {
-	int file = open(path, O_RDWR | O_CLOEXEC);
-	struct stat status;
-	size_t size;
+	const struct control wanted = { STALL_MAGIC, STALL_VERSION };
+	const char *why;
 	void *block;
+	size_t size;
 
-	if (file < 0)
-		return "cannot be opened";
-	if (fstat(file, &status) || (size_t)status.st_size < sizeof(*head)) {
-		close(file);
-		return "is too short";
-	}
-	size = (size_t)status.st_size;
-	block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	close(file);
-	if (block == MAP_FAILED)
-		return "cannot be mapped";
+	why = control_map(path, wanted, sizeof(*head), &block, &size);
+	if (why)
+		return why;
 	head = block;
-	if (head->magic != STALL_MAGIC || head->version != STALL_VERSION)
-		return "is of another version";
 	if (size < sizeof(*head) + head->ranges * sizeof(*ranges) +
 			   (size_t)head->vcpus * head->ranges * sizeof(*counts))
 		return "is cut off";
 	ranges = (struct stall_range *)(head + 1);
 	counts = (struct stall_count *)(ranges + head->ranges);
-	vcpus = aligned_alloc(64, (head->vcpus + !head->vcpus) * sizeof(*vcpus));
-	if (!vcpus)
-		return "needs more memory than there is";
-	memset(vcpus, 0, (head->vcpus + !head->vcpus) * sizeof(*vcpus));
-	return NULL;
+	vcpus = control_per_vcpu(head->vcpus, sizeof(*vcpus));
+	return vcpus ? NULL : "needs more memory than there is";
 }
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info *info, int argc,
 			       char **argv)
 {
-	const char *why = "is not given", *path = "ctl";
-
 	(void)info;
-	for (int i = 0; i < argc; i++) {
-		if (!strncmp(argv[i], "ctl=", 4)) {
-			path = argv[i] + 4;
-			why = take(path);
-		}
-	}
-	if (why) {
-		fprintf(stderr, "stall plugin: %s %s\n", path, why);
+	if (!control_take("stall", argc, argv, take))
 		return 1;
-	}
 	__atomic_store_n(&head->loaded, STALL_VERSION, __ATOMIC_RELEASE);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
 	return 0;

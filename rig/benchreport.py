@@ -1,0 +1,31 @@
+"""The files of a bench: text, Markdown, JUnit, and a page with curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rig import benchhtml, benchwords, junit
+from rig.benchmodel import Bench, regressions
+from rig.store import write_atomically
+
+PASSED, FAILED, UNDECIDED = 0, 1, 4
+
+
+def text(bench: Bench) -> str:
+    """Return what a terminal shows."""
+    return "\n".join(benchwords.summary(bench))
+
+
+def write(path: Path, bench: Bench) -> None:
+    """Publish all reports in the folder of a run; bench.json, which ends it, is not among them."""
+    write_atomically(path / "junit.xml", junit.bench_xml(bench))
+    write_atomically(path / "summary.txt", text(bench) + "\n")
+    write_atomically(path / "summary.md", benchwords.cover(bench))
+    write_atomically(path / "bench.html", benchhtml.page(bench))
+
+
+def exit_code(bench: Bench) -> int:
+    """Return 1 for a regression or a kernel that broke down, 4 when nothing was measured, else 0."""
+    if regressions(bench) or any(one.status in ("FAIL", "CRASH", "TIMEOUT") for one in bench.troubles):
+        return FAILED
+    return PASSED if bench.comparisons else UNDECIDED
