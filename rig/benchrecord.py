@@ -207,7 +207,7 @@ def tables(whole: Record) -> str:
         markdown(("series", "vCPUs", *(title for title, _, _ in COLUMNS)), rows),
         legend(
             replace(
-                merged[series[0]],
+                merged[names[0]],
                 counted=max(one.counted for one in whole.benches),
                 timed=max(one.timed for one in whole.benches),
             )
