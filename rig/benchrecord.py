@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rig import results
-from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, Kind, named
+from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, Functions, named
 from rig.benchstats import Claim
 from rig.benchwords import CASE, SHOWN, cell, legend, null_lines, percent, sentence
 from rig.errors import ConfigError
@@ -92,27 +92,41 @@ def condense(bench: Bench) -> Bench:
     )
 
 
-def without(bench: Bench, names: Collection[str], kinds: Collection[Kind] = tuple(Kind)) -> Bench | None:
-    """Return the bench without what it says of these series, of counts or times; None when no series is left."""
-    kept = tuple(one for one in bench.comparisons if one.subject not in names or BY_NAME[one.metric].kind not in kinds)
-    left = {one.subject for one in kept}
-    if not left - {NULL}:
-        return None
-    counted = Kind.COUNTED in kinds
+def without(bench: Bench, names: Collection[str]) -> Bench | None:
+    """Return the bench without what it says of these series; None when nothing is left."""
+    kept = [one for one in bench.comparisons if one.subject not in names]
+    return _reduced(bench, kept, [one for one in bench.functions if one.subject not in names])
+
+
+def _reduced(bench: Bench, comparisons: Sequence[Comparison], functions: Sequence[Functions]) -> Bench | None:
+    left = {one.subject for one in comparisons}
+    if not left or (left == {NULL} and len(bench.subjects) > 1):
+        return None  # a null control says how much its bench is worth; one that ran alone stays
     return replace(
         bench,
         subjects=tuple(one for one in bench.subjects if one.name in left),
-        comparisons=kept,
-        functions=tuple(one for one in bench.functions if one.subject not in names or not counted),
+        comparisons=tuple(comparisons),
+        functions=tuple(functions),
         sizes=tuple(one for one in bench.sizes if one.subject in left),
     )
 
 
 def add(record: Record, bench: Bench) -> Record:
-    """Return the record with a bench. Counts of a series take the place of older ones, and times that of times."""
-    names = {one.name for one in bench.subjects} - {NULL}
-    kinds = {BY_NAME[one.metric].kind for one in bench.comparisons}
-    older = [without(one, names, kinds) for one in record.benches if one.id != bench.id]
+    """Return the record with a bench: what it measured takes the place of what others did, number by number.
+
+    The null control of each bench stays: it says how much the bench is worth.
+    """
+    numbers = {(one.subject, one.metric, one.where) for one in bench.comparisons if one.subject != NULL}
+    cases = {(one.subject, one.where) for one in bench.functions}
+    older = [
+        _reduced(
+            one,
+            [two for two in one.comparisons if (two.subject, two.metric, two.where) not in numbers],
+            [two for two in one.functions if (two.subject, two.where) not in cases],
+        )
+        for one in record.benches
+        if one.id != bench.id
+    ]
     return Record(benches=(*(one for one in older if one is not None), condense(bench)))
 
 
@@ -191,7 +205,13 @@ def tables(whole: Record) -> str:
     null = replace(whole.benches[-1], comparisons=tuple(one for bench in whole.benches for one in bench.comparisons))
     parts = [
         markdown(("series", "vCPUs", *(title for title, _, _ in COLUMNS)), rows),
-        legend(merged[series[0]]),
+        legend(
+            replace(
+                merged[names[0]],
+                counted=max(one.counted for one in whole.benches),
+                timed=max(one.timed for one in whole.benches),
+            )
+        ),
         "\n".join(f"- {sentence(merged[name], name)}" for name in series),
         "\n".join(line for name in series if (line := _sizes(merged[name], name))),
         "\n".join(f"- {line}" for line in null_lines(null)),

@@ -81,6 +81,19 @@ def test_counts_and_times_may_come_from_two_benches(root: Path, tmp_path: Path) 
     assert "+19 %" in text
 
 
+def test_a_null_control_that_ran_alone_stays(root: Path, tmp_path: Path) -> None:
+    done = measured(root)
+    alone = replace(
+        done,
+        subjects=tuple(one for one in done.subjects if one.name == NULL),
+        comparisons=tuple(one for one in done.comparisons if one.subject == NULL),
+    )
+    benchrecord.record(root, [kept(tmp_path, alone, "null")])
+    whole = benchrecord.record(root, [kept(tmp_path, done, "both")])
+    assert [one.id for one in whole.benches] == ["null", "both"]
+    assert "0 claims in 6 comparisons" in (root / "patches/README.md").read_text()
+
+
 def test_what_is_recorded_of_other_patches_is_dropped(root: Path, tmp_path: Path) -> None:
     place = kept(tmp_path, measured(root))
     benchrecord.record(root, [place])
