@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rig import results
-from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, Functions, named
+from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, Functions, compare, named
 from rig.benchstats import Claim
 from rig.benchwords import CASE, SHOWN, cell, legend, null_lines, percent, sentence
 from rig.errors import ConfigError
@@ -56,9 +56,13 @@ def read_bench(place: Path) -> Bench:
     """Return the bench of a bench.json, or of the folder that holds one; raises ConfigError for any other."""
     file = place / "bench.json" if place.is_dir() else place
     try:
-        return results.from_json(Bench, json.loads(file.read_bytes()))
+        found = results.from_json(Bench, json.loads(file.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is no bench: {error}", hint="`rig bench` writes bench.json") from None
+    if not found.samples:
+        return found
+    judged = (one for subject in found.subjects for one in compare(found.samples, subject.name, found.level))
+    return replace(found, comparisons=tuple(judged))  # by today's rules, as all that is recorded is
 
 
 def read(root: Path) -> Record:

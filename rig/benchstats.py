@@ -7,8 +7,9 @@ fewer than 5 nothing is claimed at level 0.99.
 
 A time varies by factors on a shared machine. It is compared within pairs, which ran one after the other; the median of
 the logarithms of their ratios has a percentile bootstrap interval (Efron and Tibshirani, An Introduction to the
-Bootstrap, 1993, ch. 13), and a difference is claimed when that leaves out zero. With few pairs no interval can keep a
-high level: with n pairs the signs alone agree by chance in 2 of 2^n cases. So at level 0.99 nothing is claimed below 8.
+Bootstrap, 1993, ch. 13), and a difference is claimed when that leaves out zero and the signs of the pairs agree more
+often than chance has them (the exact sign test): with 8 pairs the interval alone was wrong in 3 % of all cases where it
+should be in 1 %. At level 0.99 nothing is claimed with fewer than 8 pairs, and with 8 they all have to agree.
 How often both claim something of two equal kernels is measured, not believed: `rig bench null`, `ci/bench-null`.
 """
 
@@ -94,7 +95,7 @@ def timed(first: Sequence[float], second: Sequence[float], *, level: float, seed
     middle = median(ratios)
     low, high = _interval(ratios, level, seed)
     claim = Claim.NONE
-    if len(ratios) >= fewest_pairs(level):
+    if _signs(ratios) <= 1 - level:
         claim = Claim.MORE if low > 0 else Claim.LESS if high < 0 else Claim.NONE
     return Difference(
         first=spread(first),
@@ -104,6 +105,13 @@ def timed(first: Sequence[float], second: Sequence[float], *, level: float, seed
         high=math.expm1(high),
         claim=claim,
     )
+
+
+def _signs(values: Sequence[float]) -> float:
+    """Return the chance that so many signs agree when both are as likely: the sign test, two-sided."""
+    agree = max(sum(value > 0 for value in values), sum(value < 0 for value in values))
+    count = len(values)
+    return min(1.0, sum(math.comb(count, k) for k in range(agree, count + 1)) / 2.0 ** (count - 1))
 
 
 def _interval(values: Sequence[float], level: float, seed: int) -> tuple[float, float]:

@@ -198,7 +198,7 @@ def legend(bench: Bench) -> str:
     words = [
         f"{bench.base}, {bench.accelerator.upper()}, {bench.counted} counted and {bench.timed} timed pairs of trials.",
         f"Bold: claimed (ranges of counts that do not overlap; a {100 * bench.level:g} % bootstrap interval",
-        "of the median of paired times that leaves out zero).",
+        "of the median of paired times that leaves out zero, with signs that agree).",
     ]
     if note := EVIDENCE.get(bench.accelerator):
         words.append(f"{note[0].upper()}{note[1:]}.")
