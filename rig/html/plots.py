@@ -249,8 +249,8 @@ def _axes(height: float) -> Axes:
 
 
 def _label(name: str, most: int) -> str:
-    """ASCII only: it need not have a font for more, and says so on the user's terminal."""
-    return one_line(name, most).encode("ascii", "backslashreplace").decode()
+    """ASCII only: matplotlib need not have a font for more, and says so on the user's terminal."""
+    return one_line(name, most).encode("ascii", "replace").decode()
 
 
 def _legend(axes: Axes) -> None:
