@@ -95,7 +95,7 @@ STALLS = (
     ),
     row(
         "soft-lockup",
-        r"(?:(?:NMI )?watchdog: )?BUG: soft lockup - CPU#\d+ stuck for \d+s!",
+        r"(?:(?:NMI )?watchdog: )?BUG: soft lockup - CPU#\d+ stuck for \d+s! \[",
         "BUG: soft lockup",
         blame="stall",
     ),

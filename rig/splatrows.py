@@ -14,6 +14,12 @@ TRACE = re.compile(
     r"|stack backtrace:|[a-z][a-z ()-]{2,60}: \w+ (?:ilc:\d )?\[#\d+\])"
 )
 
+#: What follows a panic where nothing tells the kernel's lines from those of programs.
+STOPPED = re.compile(
+    TRACE.pattern + r"|---\[ end Kernel panic|Kernel Offset: |Rebooting in \d+|CPU\d+: stopping|Dumping ftrace"
+    r"|SMP: (?:failed to )?stop|Press any key|Memory Limit: |Starting crashdump"
+)
+
 FUNCTION = r"(?P<function>[A-Za-z_][\w.$]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?"
 
 #: Whom a report blames: the first frame that is no messenger; the first that does not only wait as well; who was called
@@ -83,6 +89,6 @@ def row(
 
 
 def panic(kind: str, reason: str, title: str, *, place: bool = False, blame: Blame = "first") -> Format:
-    """Return the row of a panic for `reason`, which needs no proof: the machine has stopped."""
+    """Return the row of a panic for `reason`. A line of the kernel needs no proof: the machine has stopped."""
     head = re.compile(r"Kernel panic - not syncing: " + reason)
-    return Format(kind=kind, head=head, title=title, place=place, blame=blame, fatal=True, panic=True, proof=None)
+    return Format(kind=kind, head=head, title=title, place=place, blame=blame, fatal=True, panic=True, proof=STOPPED)

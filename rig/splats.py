@@ -225,7 +225,7 @@ class Scanner:
             echo=self._fatal_begun or (row.panic and self._any and ECHO_PANIC.match(line.message) is not None),
             lines=[p.text for p in preamble],
             fatal=row.fatal,
-            proven=row.proof is None,
+            proven=row.proof is None or (row.panic and line.kernel),
             mixed=row.panic and not self._any and ECHO_PANIC.match(line.message) is not None,  # its cause is missing
         )
         report.take(line)
