@@ -41,7 +41,7 @@ _SYSLOG = re.compile(
     + rb"(?: [A-Z]{2,5})?) (?:[\w.:-]+ )?(?:\w+\.\w+ )?(?P<tag>kernel|[\w./@-]+(?:\[\d+\])?): ?"
 )  # fmt: skip
 #: The time of whatever logged the serial line; tells nothing about who printed what follows.
-_LOGGER = re.compile(rb"\[(?:" + _DATE + rb"|" + _CLOCK + rb")\] ?")
+_LOGGER = re.compile(rb"\[(?:" + _DATE + rb"|" + _CLOCK + rb")\] ?|" + _DATE + rb" +(?=\[)")
 _TAG = re.compile(rb"(?:[\w.-]+ )?kernel: ?")
 #: A kernel message behind a program's output that did not end its line, such as a prompt.
 _LATE = re.compile(rb"(?:<\d>)?\[ *\d{1,9}\.\d{6}\](?:\[ *[TC]\d{1,10}\])? ")
