@@ -18,6 +18,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -251,7 +252,7 @@ def _unpacked(file: Path, made: Listing, store: Store) -> tempfile.TemporaryDire
                 for member in made.members:
                     _extract(archive, member, Path(folder.name) / member.name)
             _check_objects(Path(folder.name), made)
-        except (zipfile.BadZipFile, ValueError, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
             folder.cleanup()
             raise ConfigError(f"{file}: {error}", hint="it is damaged: export it again") from None
         except BaseException:
