@@ -10,13 +10,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rig.benchstats import Claim, Difference, counted, timed
 from rig.counts import FAULT_ENTRY, Phase
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, SCHEMA_VERSION)  # the first had no histograms
+SCHEMA = Path(__file__).with_name("schemas") / "bench.schema.json"
 #: Names in the place of a series: the base, and the base once more, against which nothing may be claimed.
 BASE, NULL = "base", "null"
 #: Functions that are kept of a comparison, the most changed first.
@@ -56,6 +59,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="per_fault", title="kernel instructions per fault", unit="", kind=Kind.COUNTED),
     Metric(name="excess", title="excess faults", unit="of ideal", kind=Kind.COUNTED, relative=False),
     Metric(name="slow", title="slow path", unit="of map_pages", kind=Kind.COUNTED, relative=False),
+    Metric(name="skipped", title="skipped pages", unit="of visited", kind=Kind.COUNTED, relative=False),
     Metric(name="waits", title="waits on a page", unit="per fault", kind=Kind.COUNTED, relative=False),
     Metric(name="rate", title="faults per second", unit="1/s", kind=Kind.TIMED, more_is_better=True),
     Metric(name="median", title="median latency", unit="µs", kind=Kind.TIMED),
@@ -100,6 +104,7 @@ class Sample:
     seed: int
     values: tuple[tuple[str, float], ...]
     work: tuple[Work, ...] = ()
+    latencies: tuple[tuple[int, int], ...] = ()  # of a trial that was timed; see latencies.py
 
 
 def times_of(counters: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
@@ -136,6 +141,8 @@ def counts_of(case: str, counters: Mapping[str, int], phase: Phase | None) -> tu
         found["waits"] = phase.entered("folio_wait_bit_common") / faults
     if around := phase.entered("filemap_map_pages"):
         found["slow"] = phase.entered("filemap_fault") / around
+    if (skipped := phase.skipped) is not None:
+        found["skipped"] = skipped
     return tuple(found.items())
 
 

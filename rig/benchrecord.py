@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rig import results
-from rig.benchmodel import BY_NAME, NULL, Bench, Comparison, Functions, compare, named
+from rig.benchmodel import BY_NAME, NULL, READABLE, Bench, Comparison, Functions, compare, named
 from rig.benchstats import Claim
 from rig.benchwords import CASE, SHOWN, cell, legend, null_lines, percent, sentence
 from rig.errors import ConfigError
@@ -28,11 +28,12 @@ README = f"{PATCHES}/README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 #: Of the functions that changed so many are kept of each case.
 FUNCTIONS = 8
-#: The columns of the table: (heading, case, metric).
+#: The columns of the table: (heading, case, metric). What was measured of no series is left out.
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("atomics per page", CASE, "atomics"),
     ("kernel instructions per fault", CASE, "per_fault"),
     ("excess faults", CASE, "excess"),
+    ("skipped pages", CASE, "skipped"),
     ("waits per fault", CASE, "waits"),
     ("excess faults, 2 MiB around each", "many-private-read-2m", "excess"),
     ("faults per second, 2 MiB around each", "many-private-read-2m", "rate"),
@@ -42,6 +43,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("one process: atomics per page", "one-private-read", "atomics"),
     ("one process: instructions per fault", "one-private-read", "per_fault"),
     ("one process: median latency", "one-private-read", "median"),
+    ("one process: 99th percentile", "one-private-read", "p99"),
 )
 
 
@@ -57,6 +59,8 @@ def read_bench(place: Path) -> Bench:
     file = place / "bench.json" if place.is_dir() else place
     try:
         found = results.from_json(Bench, json.loads(file.read_bytes()))
+        if found.schema_version not in READABLE:
+            raise ValueError(f"schema version {found.schema_version}, expected {' or '.join(map(str, READABLE))}")
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is no bench: {error}", hint="`rig bench` writes bench.json") from None
     if not found.samples:
@@ -208,7 +212,7 @@ def tables(whole: Record) -> str:
     rows = [row for name in names for row in _rows(merged[name], name)]
     null = replace(whole.benches[-1], comparisons=tuple(one for bench in whole.benches for one in bench.comparisons))
     parts = [
-        markdown(("series", "vCPUs", *(title for title, _, _ in COLUMNS)), rows),
+        markdown(*_filled(("series", "vCPUs", *(title for title, _, _ in COLUMNS)), rows)),
         legend(
             replace(
                 merged[names[0]],
@@ -221,6 +225,12 @@ def tables(whole: Record) -> str:
         "\n".join(f"- {line}" for line in null_lines(null)),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return the table without the columns that are empty."""
+    kept = [number for number in range(len(head)) if any(row[number] for row in rows)]
+    return [head[number] for number in kept], [[row[number] for number in kept] for row in rows]
 
 
 def _rows(bench: Bench, subject: str) -> list[tuple[str, ...]]:

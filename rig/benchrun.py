@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from rig import __version__, benchreport, benchsizes, campaign, counts, guest, results, runs, schedule
+from rig import __version__, benchreport, benchsizes, campaign, counts, guest, results, runs, schedule, visits
 from rig.accel import Accelerator
 from rig.benchmodel import (
     BASE,
@@ -242,6 +242,12 @@ class _Bench:
         if kit.note:
             self._notes.append(f"instructions and atomics are not counted: {kit.note}")
             self.ui.stage(FOLDER, self._notes[-1])
+        self._notes += [
+            f"skipped pages are not counted on {one.name}: the {name} kernel has no {visits.WALK}() of its own"
+            for one in contestants
+            for name, kernel in one.kernels.items()
+            if kit.library and not kit.code[kernel.key].visits
+        ]
         planned = {Kind.COUNTED: own.counted, Kind.TIMED: own.pairs}
         turns = [(kind, *turn) for kind, number in planned.items() for turn in order(origin.cells, contestants, number)]
         self.ui.stage(FOLDER, f"{len(turns)} trials of {len(origin.cells)} cells on {len(contestants)} kernels")

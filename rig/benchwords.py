@@ -135,6 +135,8 @@ def table(bench: Bench, subject: str) -> str:
         "excess faults",
         "waits per fault",
         "faults per second",
+        "median latency",
+        "99th percentile",
     )
     rows = []
     for case, title in SHOWN:
@@ -142,7 +144,7 @@ def table(bench: Bench, subject: str) -> str:
         if not found:
             continue
         where = max(found, key=lambda one: (one.cpus, one.filesystem == "tmpfs"))
-        metrics = ("atomics", "per_fault", "excess", "waits", "rate")
+        metrics = ("atomics", "per_fault", "excess", "waits", "rate", "median", "p99")
         cells = [cell(_first(bench, subject, metric, where)) for metric in metrics]
         rows.append((f"{title} ({where.filesystem})", str(where.cpus), *cells))
     return markdown(head, rows)
@@ -203,6 +205,15 @@ def legend(bench: Bench) -> str:
     if note := EVIDENCE.get(bench.accelerator):
         words.append(f"{note[0].upper()}{note[1:]}.")
     return " ".join([*words, *(f"{line[0].upper()}{line[1:]}." for line in null_lines(bench))])
+
+
+def figures_legend(bench: Bench) -> str:
+    """Return what is drawn, and what it is not good for."""
+    return (
+        "Curves: medians of the trials, in the band of all that was measured. Histograms: how many of the faults took "
+        f"how long, the mean of the timed trials in the band of its {100 * bench.level:g} % bootstrap interval over "
+        "them; dotted: the 99th percentile. Figures claim nothing; the tables do."
+    )
 
 
 def functions_table(bench: Bench, subject: str, where: Where, most: int) -> Sequence[tuple[str, ...]]:

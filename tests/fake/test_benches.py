@@ -10,9 +10,12 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hostworkload import SOURCES
 from test_rig import WAIT, MakeWorld, World, all_gone, machine, world
+
+from rig import benchmodel
 
 __all__ = ["world"]  # the fixture
 
@@ -32,6 +35,8 @@ def says(*, minflt: int, nanoseconds: int) -> str:
         "elapsed_ns": nanoseconds,
         "median_ns": nanoseconds // 200,
         "p99_ns": nanoseconds // 50,
+        "latency_4096": 98,
+        "latency_20480": 2,
     }
     lines = [f"# counter {name}={value}" for name, value in counters.items()]
     return "\n".join(["KTAP version 1", "1..1", "# case many-private-read", *lines, "ok 1 many-private-read", ""])
@@ -65,7 +70,12 @@ def test_what_is_better_is_claimed_and_passes(world: MakeWorld) -> None:
     found = {one["metric"]: one["difference"] for one in data["comparisons"]}
     assert found["rate"]["claim"] == "more"
     assert found["excess"]["change"] == -0.5
-    assert "<svg" not in (latest(here) / "bench.html").read_text()  # one number of CPUs is no curve
+    assert data["schema_version"] == 2
+    jsonschema.Draft202012Validator(json.loads(benchmodel.SCHEMA.read_text())).validate(data)
+    histograms = [(one["kind"], one["latencies"]) for one in data["samples"]]
+    assert histograms.count(("times", [[4096, 98], [20480, 2]])) == 2 * 3
+    assert histograms.count(("counts", [])) == 2 * 2
+    assert (latest(here) / "bench.html").read_text().count("<svg") == 1  # one number of CPUs is no curve
     assert not (latest(here) / "keys").exists()
     assert not list((latest(here) / "junit.xml").read_text().split("<failure")[1:])
 
