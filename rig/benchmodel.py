@@ -62,6 +62,14 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="skipped", title="skipped pages", unit="of visited", kind=Kind.COUNTED, relative=False),
     Metric(name="waits", title="waits on a page", unit="per fault", kind=Kind.COUNTED, relative=False),
     Metric(name="rate", title="faults per second", unit="1/s", kind=Kind.TIMED, more_is_better=True),
+    # What an iteration is depends on the test: in page_fault1 to 4 it is a page, touched for the first time.
+    Metric(
+        name="iterations",
+        title="will-it-scale, iterations per second",
+        unit="1/s",
+        kind=Kind.TIMED,
+        more_is_better=True,
+    ),
     Metric(name="median", title="median latency", unit="µs", kind=Kind.TIMED),
     Metric(name="p99", title="99th percentile of latency", unit="µs", kind=Kind.TIMED),
 )
@@ -109,6 +117,8 @@ class Sample:
 
 def times_of(counters: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
     """Return the metrics of the time of one case; nothing of a case that did no work."""
+    if counters.get("iterations") and counters.get("elapsed_ns"):
+        return (("iterations", counters["iterations"] / counters["elapsed_ns"] * 1e9),)
     done, nanoseconds = counters.get("timed", 0), counters.get("elapsed_ns", 0)
     if not done or not nanoseconds:
         return ()

@@ -56,9 +56,13 @@ def histograms(bench: Bench, case: str) -> Markup:
             for number, subject in enumerate(_subjects(bench)):
                 _histogram(axis, bench, where, subject, number)
             axis.set_xscale("log")
+            axis.set_yscale("log", nonpositive="clip")  # what the tail is made of is rare
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # of its own it would write mathematics
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.xaxis.set_minor_formatter(lambda *_: "")
+            axis.yaxis.set_minor_formatter(lambda *_: "")
             axis.set_title(f"{where.cpus} vCPU{'s' if where.cpus > 1 else ''}, {where.filesystem}", fontsize=9)
             axis.set_xlabel("latency of a fault, µs")
-            axis.set_ylim(bottom=0)
         axes[0].set_ylabel("share of faults per octave")
 
     return _drawn(len(places), draw)

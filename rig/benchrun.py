@@ -21,7 +21,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from rig import __version__, benchreport, benchsizes, campaign, counts, guest, results, runs, schedule, visits
+from rig import (
+    __version__,
+    benchreport,
+    benchsizes,
+    campaign,
+    counts,
+    guest,
+    results,
+    runs,
+    schedule,
+    visits,
+    willitscale,
+)
 from rig.accel import Accelerator
 from rig.benchmodel import (
     BASE,
@@ -50,6 +62,8 @@ from rig.ui import Ui
 FOLDER, RESULT = "bench", "bench.json"
 WORKLOAD = "bench-faults"
 COSTS = "costs"  # below patches/: what is known to cost
+#: MiB of a machine.
+MEMORY = 1024
 #: Seconds that a workload of fixed size may take; on a loaded host under emulation it takes ten.
 BUDGET = 300.0
 #: With one CPU the kernel would take the lock prefixes out of its code, and there would be no atomics to count.
@@ -60,14 +74,20 @@ def settle(config: Config) -> Config:
     """Return the configuration whose cells are those of a bench."""
     own = config.bench
     kept = {name: words for name, words in config.flavours.items() if name in own.flavours}
-    machines = {f"cpus{n}": Machine(name=f"cpus{n}", cpus=n, memory_mib=1024, cmdline=CMDLINE) for n in own.cpus}
+    scale = willitscale.chosen(config)
+    memory = {n: willitscale.memory_mib(MEMORY, n) if scale else MEMORY for n in own.cpus}
+    machines = {
+        f"cpus{n}": Machine(name=f"cpus{n}", cpus=n, memory_mib=mib, cmdline=CMDLINE) for n, mib in memory.items()
+    }
     args = {"cases": ",".join(own.cases), "faults": own.faults}
-    workload = Workload(run=WORKLOAD, args=args, filesystems=own.filesystems)
+    workloads = {WORKLOAD: Workload(run=WORKLOAD, args=args, filesystems=own.filesystems)}
+    if scale:  # its files are in /tmp, whatever the cell says, which is in the guest's memory
+        workloads[willitscale.NAME] = Workload(run=willitscale.NAME, filesystems=("tmpfs",))
     return config.model_copy(
         update={
             "flavours": kept or config.flavours,
             "machines": machines,
-            "workloads": {WORKLOAD: workload},
+            "workloads": workloads,
             "matrix": Matrix(),
             "perturb": Perturb(),
             "budget": BUDGET,
@@ -175,7 +195,8 @@ class _Bench:
         cells = Pipeline(self.config, self.options, self.ui).cells
         own, kernels = self.config.bench, 1 + len(self.wanted) + self.null
         for kind, number in ((Kind.COUNTED, own.counted), (Kind.TIMED, own.pairs)):
-            self.ui.stage(FOLDER, f"{kind}: would run {number} trials of {len(cells)} cells on {kernels} kernels")
+            mine = _cells_for(kind, cells)
+            self.ui.stage(FOLDER, f"{kind}: would run {number} trials of {len(mine)} cells on {kernels} kernels")
 
     def run(self) -> tuple[Bench, Path]:
         """Do what is left to do, write the reports, and return the whole and its folder."""
@@ -249,7 +270,11 @@ class _Bench:
             if kit.library and not kit.code[kernel.key].visits
         ]
         planned = {Kind.COUNTED: own.counted, Kind.TIMED: own.pairs}
-        turns = [(kind, *turn) for kind, number in planned.items() for turn in order(origin.cells, contestants, number)]
+        turns = [
+            (kind, *turn)
+            for kind, number in planned.items()
+            for turn in order(_cells_for(kind, origin.cells), contestants, number)
+        ]
         self.ui.stage(FOLDER, f"{len(turns)} trials of {len(origin.cells)} cells on {len(contestants)} kernels")
         for one in contestants:
             for kind in planned:
@@ -367,6 +392,11 @@ def order(
             first = (index + position) % len(contestants)
             for one in (*contestants[first:], *contestants[:first]):
                 yield index, cell, one
+
+
+def _cells_for(kind: Kind, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Nothing is counted of what runs for a time, and not for an amount."""
+    return tuple(cell for cell in cells if kind is Kind.TIMED or cell.workload == WORKLOAD)
 
 
 def _kept(spec: TrialSpec, lab: Lab, kernel: Kernel) -> TrialResult | None:

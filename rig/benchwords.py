@@ -94,8 +94,10 @@ def sentence(bench: Bench, subject: str) -> str:
     parts = []
     if atomics := _first(bench, subject, "atomics", where):
         a, b = atomics.difference.first.median, atomics.difference.second.median
-        if atomics.better is None:
+        if atomics.better is None and number(a) == number(b):
             parts.append(f"as many atomics per page as before ({number(b)})")
+        elif atomics.better is None:
+            parts.append(f"atomics per page {number(a)} → {number(b)} (no change claimed)")
         else:
             fewer = f"{number(abs(b - a))} {'fewer' if b < a else 'more'} atomics per page ({number(a)} → {number(b)})"
             parts.append(fewer + _mostly(bench, subject, where))
@@ -175,6 +177,7 @@ def summary(bench: Bench) -> list[str]:
     lines = []
     for subject in (one.name for one in bench.subjects if one.name != NULL):
         lines += [sentence(bench, subject)]
+    lines += scale_lines(bench)
     bad = regressions(bench)
     if bad:
         lines += ["", f"worse by more than {100 * bench.threshold:g} %:", *(f"  {in_words(one)}" for one in bad)]
@@ -186,11 +189,18 @@ def summary(bench: Bench) -> list[str]:
     return lines
 
 
+def scale_lines(bench: Bench) -> list[str]:
+    """Return what the tests of will-it-scale say of the series, in words; nothing where they did not run."""
+    return [in_words(one) for one in named(bench.comparisons, metric="iterations") if one.subject != NULL]
+
+
 def cover(bench: Bench) -> str:
     """Return the Markdown block for the cover letter: a sentence and a table for each series."""
     parts = []
     for subject in (one.name for one in bench.subjects if one.name != NULL):
         parts += [sentence(bench, subject), "", table(bench, subject), ""]
+    if scale := scale_lines(bench):
+        parts += ["will-it-scale, times only:", "", *(f"- {line}" for line in scale), ""]
     parts += [legend(bench)]
     return "\n".join(parts) + "\n"
 

@@ -41,7 +41,9 @@ COMMANDS = (
     "clean",
 )
 BISECT_KEYS = ("signature", "confidence", "limit", "looks", "good", "bad")
-BENCH_KEYS = ("cases", "counted", "cpus", "faults", "filesystems", "level", "pairs", "threshold")
+BENCH_KEYS = (
+    *("cases", "counted", "cpus", "faults", "filesystems", "level", "pairs", "tests", "threshold", "will_it_scale"),
+)
 SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 INTERRUPTED = 130
 #: Flags that are followed by a value.
@@ -74,6 +76,7 @@ commands:
   bench [NAME]      what does the series buy, and at what price? counts and times against the base (against=SERIES);
                     NAME: series of patches/, costs/* or null (the base with itself), all in one comparison;
                     cpus=[1, 4] cases=GLOB filesystems=F counted=PAIRS pairs=PAIRS level=P threshold=SHARE faults=N
+                    will_it_scale=PATH tests=GLOB: time the tests of that benchmark, too
   export FILE       put the kernels of the series into one archive, built if need be, with the hashes of everything
   import FILE       verify such an archive and take its kernels into the store; `rig test from=FILE` needs neither
                     the series nor its base besides, and builds no kernel

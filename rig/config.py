@@ -244,6 +244,10 @@ class Bench(Model):
     level: float = Field(0.99, gt=0.5, lt=1, description="of confidence that a change of a time takes")
     threshold: float = Field(0.05, ge=0, description="a claimed change for the worse beyond this share fails")
     faults: int = Field(4000, ge=16, le=200_000, description="that a case takes in one trial")
+    will_it_scale: Path | None = Field(None, description="a source tree of will-it-scale; its tests are timed, too")
+    tests: Words = Field(
+        ("page_fault1", "page_fault2", "page_fault3"), description="globs over the tests of will-it-scale"
+    )
 
 
 class Guest(Model):
@@ -500,6 +504,10 @@ def _known_issues(root: Path, configured: Path | None) -> Path | None:
     return path if (path := root / KNOWN_ISSUES).is_file() else None
 
 
+def _below(root: Path, path: Path | None) -> Path | None:
+    return None if path is None else root / path.expanduser()
+
+
 def _resolved(config: Config, root: Path) -> Config:
     root = root.resolve()
     return config.model_copy(
@@ -510,5 +518,6 @@ def _resolved(config: Config, root: Path) -> Config:
             "guest_workloads": root / config.guest_workloads,
             "store": (root / config.store.expanduser()) if config.store != Path() else default_store(),
             "series": tuple(_origin(root, word) for word in config.series),
+            "bench": config.bench.model_copy(update={"will_it_scale": _below(root, config.bench.will_it_scale)}),
         }
     )

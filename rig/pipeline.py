@@ -32,6 +32,7 @@ from rig import (
     races,
     series,
     source,
+    willitscale,
 )
 from rig.accel import Accelerator
 from rig.build import Builder, Flavour
@@ -232,6 +233,9 @@ class Pipeline:
         headers = sorted(folder.glob("*.h"))
         found = {}
         for name in names:
+            if name == willitscale.NAME:
+                found[name] = willitscale.of_bench(self.config, self.store, self.builder.compiler)
+                continue
             file = folder / f"{name}.c"
             if not file.is_file():
                 known = ", ".join(sorted(path.stem for path in folder.glob("*.c"))) or "nothing"

@@ -46,9 +46,9 @@ BASE = machine(says(minflt=150, nanoseconds=1_000_000))
 BETTER = machine(says(minflt=100, nanoseconds=500_000))
 
 
-def made(world: MakeWorld, patched: dict[str, Any] = BETTER) -> World:
+def made(world: MakeWorld, patched: dict[str, Any] = BETTER, base: dict[str, Any] = BASE) -> World:
     """A world whose base and patched kernels do as they say; the workload is only compiled."""
-    here = world(patched, BASE)
+    here = world(patched, base)
     for name in ("bench-faults.c", "rig.h"):
         shutil.copy(SOURCES / name, here.root / "guest-workloads" / name)
     return here
@@ -138,6 +138,42 @@ def test_of_the_base_against_itself_nothing_is_claimed(world: MakeWorld) -> None
     done = here.rig("bench", *ENOUGH, "null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "null control, times: 0 claims in 3 comparisons" in done.stdout
+
+
+def scales(iterations: int) -> dict[str, Any]:
+    """A kernel on which a test of will-it-scale is done so often in two seconds; bench-faults says what it says."""
+    counters = ("tasks=2", f"iterations={iterations}", "elapsed_ns=2000000000")
+    lines = [f"# counter {counter}" for counter in counters]
+    case = "will-it-scale.page_fault1"
+    said = "\n".join(["KTAP version 1", "1..1", f"# case {case}", *lines, f"ok 1 {case}", ""])
+    found = machine(says(minflt=100, nanoseconds=1_000_000))
+    return found | {"replies": [{"pattern": "will-it-scale .*--budget", "stdout": said}, *found["replies"]]}
+
+
+def test_tests_of_will_it_scale_are_timed_and_nothing_of_them_is_counted(world: MakeWorld) -> None:
+    here = made(world, scales(9000), scales(6000))
+    (here.root / "scale/tests").mkdir(parents=True)
+    source = "void testcase(unsigned long long *iterations, unsigned long nr) { for (;;) *iterations += nr; }\n"
+    (here.root / "scale/tests/page_fault1.c").write_text(source)
+    done = here.rig("bench", *ENOUGH, "will_it_scale=scale", "tests=page_*")
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = "debug/cpus2/tmpfs/will-it-scale.page_fault1: will-it-scale, iterations per second 3000 -> 4500 1/s, +50 %"
+    assert line in done.stdout
+    assert "will-it-scale, times only:" in (latest(here) / "summary.md").read_text()
+    data = json.loads((latest(here) / "bench.json").read_text())
+    found = [one for one in data["comparisons"] if one["where"]["case"] == "will-it-scale.page_fault1"]
+    assert [(one["metric"], one["difference"]["claim"]) for one in found] == [("iterations", "more")]
+    cells = {
+        kind: {path.name for path in latest(here).glob(f"{kind}/*/trials/*/*/*/*")} for kind in ("counts", "times")
+    }
+    assert cells == {"counts": {"bench-faults"}, "times": {"bench-faults", "will-it-scale"}}
+
+
+def test_what_is_no_source_of_will_it_scale_is_said_in_a_sentence(world: MakeWorld) -> None:
+    done = made(world).rig("bench", *FEW, "will_it_scale=guest-workloads")
+    assert done.returncode == 2
+    assert "guest-workloads is no source tree of will-it-scale: it has no tests/*.c" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("words", [("no-such-series",), ("pairs=-1",), ("cpus=[]",), ("cpus=65",)])
