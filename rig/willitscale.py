@@ -87,10 +87,25 @@ def _compile(files: Sequence[Path], include: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="will-it-scale-") as name:
         folder = Path(name)
         objects = [_object(file, folder) for file in files]
-        lines = (f'TEST("{file.stem}", {_symbol(file)})\n' for file in files)
-        (folder / "tests.h").write_text("".join(lines))
+        (folder / "tests.h").write_text(_table(files))
         words: list[str | Path] = ["-I", folder, "-I", include, "-o", target / NAME, DRIVER, *objects]
         _run("the tests of will-it-scale do not link", words)
+
+
+def _table(files: Sequence[Path]) -> str:
+    """Return what the driver has of the tests: the functions of each, and a row with NULL for those that it lacks."""
+    symbols = {file.stem: _symbol(file) for file in files}
+    lines = [
+        f"extern void {one}_prepare(unsigned long tasks) RIG_ATTRIBUTE(__weak__);\n"
+        f"extern void {one}_testcase(unsigned long long *iterations, unsigned long nr);\n"
+        f"extern void {one}_cleanup(void) RIG_ATTRIBUTE(__weak__);\n"
+        for one in symbols.values()
+    ]
+    rows = [
+        f'\t{{ {{ "{PREFIX}{name}", 1 }}, {one}_prepare, {one}_testcase, {one}_cleanup }},\n'
+        for name, one in symbols.items()
+    ]
+    return "".join([*lines, "static const struct test tests[] = {\n", *rows, "};\n"])
 
 
 def _object(file: Path, folder: Path) -> Path:

@@ -6,17 +6,13 @@
  * A test is a function that does something over and over and counts how often.
  * It runs in as many processes as there are CPUs, each on a CPU of its own:
  * first to warm up, then for the time that is measured, and is killed. This is
- * what the benchmark's main() does with `-t`, which reports no KTAP and wants
- * hwloc to find the CPUs.
+ * what the benchmark's main() does, which warms up as long, but reports no KTAP
+ * and wants hwloc to find the CPUs.
  *
  * PASS means: the test ran as long as it was to. What it cannot see: anything
  * about correctness, or what the iterations of a test have to do with faults.
- * rig/willitscale.py compiles it; tests.h, made there, has a TEST(name, symbol)
- * for each test, whose functions begin with that symbol.
  */
 #include "rig.h"
-
-#define NAME	"will-it-scale"
 
 struct test {
 	struct rig_case common;
@@ -25,20 +21,10 @@ struct test {
 	void (*cleanup)(void);
 };
 
-#define TEST(name, symbol) \
-	extern void symbol##_prepare(unsigned long tasks) RIG_ATTRIBUTE(__weak__); \
-	extern void symbol##_testcase(unsigned long long *iterations, unsigned long nr); \
-	extern void symbol##_cleanup(void) RIG_ATTRIBUTE(__weak__);
+/* Has tests[], which rig/willitscale.py makes of the tests that were asked for. */
 #include "tests.h"
-#undef TEST
 
-#define TEST(name, symbol) \
-	{ { NAME "." name, 1 }, symbol##_prepare, symbol##_testcase, symbol##_cleanup },
-static const struct test tests[] = {
-#include "tests.h"
-};
-
-static long opt_tasks = -1, opt_warm_up = 1000, opt_ms = 2000;
+static long opt_tasks = -1, opt_warm_up = 5000, opt_ms = 2000;
 
 static struct rig_option options[] = {
 	{ "tasks", "processes; not given: one for each CPU", &opt_tasks, 1, RIG_MAX_WORKERS },
@@ -47,9 +33,9 @@ static struct rig_option options[] = {
 };
 
 static const struct rig_program program = {
-	.name = NAME,
-	.about = NAME ": tests of the benchmark of that name, for the time they take.",
-	.cases = NAME ".TEST for each test that was compiled in",
+	.name = "will-it-scale",
+	.about = "will-it-scale: tests of the benchmark of that name, for the time they take.",
+	.cases = "will-it-scale.TEST for each test that was compiled in",
 	.options = options,
 	.nr_options = RIG_COUNT(options),
 };
@@ -99,8 +85,8 @@ static unsigned long long iterations(void)
 
 static void run_case(const void *c, int64_t unused)
 {
-	unsigned long long before;
-	int64_t start;
+	unsigned long long count;
+	int64_t ns;
 	long i;
 
 	(void)unused;
@@ -113,12 +99,14 @@ static void run_case(const void *c, int64_t unused)
 	for (i = 0; i < tasks; i++)
 		rig_spawn(task, (void *)i);
 	let_run(opt_warm_up);
-	start = rig_now();
-	before = iterations();
+	ns = rig_now();
+	count = iterations();
 	let_run(opt_ms);
+	ns = rig_now() - ns;
+	count = iterations() - count;
 	rig_diag("counter tasks=%ld", tasks);
-	rig_diag("counter iterations=%llu", iterations() - before);
-	rig_diag("counter elapsed_ns=%" PRId64, rig_now() - start);
+	rig_diag("counter iterations=%llu", count);
+	rig_diag("counter elapsed_ns=%" PRId64, ns);
 	rig_kill_workers();
 	while (waitpid(-1, NULL, 0) > 0)
 		;
