@@ -260,6 +260,16 @@ def test_the_sentence_says_what_changed_and_where() -> None:
     )
 
 
+def test_a_sentence_about_too_few_trials_says_what_was_seen_and_claims_nothing() -> None:
+    few = [one for one in made().samples if one.index == 0]
+    done = replace(made(), comparisons=compare(few, "s", 0.99))
+    assert "many-private-read on 4 CPUs: atomics per page 6.00 → 4.00 (no change claimed)" in benchwords.sentence(
+        done, "s"
+    )
+    same = replace(made(), comparisons=tuple(replace(one, subject="s") for one in compare(few, NULL, 0.99)))
+    assert "as many atomics per page as before (6.00)" in benchwords.sentence(same, "s")
+
+
 def test_the_cover_block_has_a_sentence_a_table_and_what_it_means() -> None:
     text = benchwords.cover(made())
     assert "| **6.02 → 4.02** |" in text
@@ -329,6 +339,7 @@ def test_histograms_stand_beside_the_curves_for_each_number_of_cpus() -> None:
     for text in ("4 vCPUs, tmpfs", "latency of a fault, µs", ">base<", ">s<"):
         assert text in drawn
     assert NULL not in drawn
+    assert "$" not in drawn  # of a logarithmic axis matplotlib makes TeX, which SVG text shows as it stands
     other = replace(WHERE, cpus=1)
     more = tuple(replace(one, where=other) for one in done.samples)
     assert "1 vCPU, tmpfs" in benchplot.histograms(replace(done, samples=(*done.samples, *more)), CASE)

@@ -53,8 +53,8 @@ def test_the_area_is_all_faults_and_the_band_holds_the_mean(trials: list[Histogr
     area = sum(share * width for share, width in zip(found.middle, octaves, strict=True))
     assert area == pytest.approx(1)
     for low, middle, high in zip(found.low, found.middle, found.high, strict=True):
-        assert 0 <= low <= high
-        assert (low, high) != (0, 0) or middle < 0.2  # a bucket of one trial of six may be missed by a few resamples
+        assert 0 <= low <= middle * (1 + 1e-9)
+        assert middle <= high * (1 + 1e-9)
 
 
 def test_trials_that_agree_leave_no_doubt_and_those_that_differ_do() -> None:
