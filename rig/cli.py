@@ -90,7 +90,7 @@ configuration: rig.yaml, and on the command line KEY=VALUE for any key of it:
   kernel.source=S   debian:PACKAGE, git:URL#REF, tarball:FILE or dir:PATH
   select=GLOB       only cells whose id (flavour/machine/workload/filesystem) or a part of it matches
   budget=SECONDS    workload time per trial
-  trials=N          trials per cell, on base and patched alike; trials={min: 2, max: 8}: more where it is in doubt
+  trials=N          trials per cell, on base and patched alike; trials={min: 2, max: 32}: more where it is in doubt
   sides=patched     only the patched kernel; then there is nothing to compare with
   part=K/N          only the K-th of N parts of the cells, or only those of some GLOB, for rig merge
   from=FILE         use the kernels of an archive of rig export
