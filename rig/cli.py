@@ -19,9 +19,9 @@ from rig import __version__
 from rig.errors import ConfigError, RigError
 
 if TYPE_CHECKING:
-    from rig.config import Config
+    from rig.front.ui import Ui
     from rig.pipeline import Options
-    from rig.ui import Ui
+    from rig.settings.config import Config
 
 GOALS = ("apply", "build", "test", "report")
 COMMANDS = (
@@ -194,11 +194,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; what is not a bug of the rig ends in one sentence."""
     words = sys.argv[1:] if argv is None else list(argv)
     if "--bisect" in words:
-        from rig import bisectrun
+        from rig.bisection import gitrun
 
-        return bisectrun.guarded(lambda: _main(words))
+        return gitrun.guarded(lambda: _main(words))
     if "bisect" in words and {"-h", "--help"} & set(words):
-        from rig.bisecthelp import HELP
+        from rig.bisection.helptext import HELP
 
         print(HELP, end="")
         return 0
@@ -243,7 +243,7 @@ def _start(flags: argparse.Namespace) -> Path:
 
 
 def _scan(flags: argparse.Namespace, words: Sequence[str]) -> int:
-    from rig import scan
+    from rig.front import scan
 
     return scan.main(words, directory=_start(flags), as_json=flags.json)
 
@@ -252,32 +252,33 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     if flags.jobs is not None and flags.jobs < 1:
         raise ConfigError(f"-j {flags.jobs}: expected at least 1")
     start = _start(flags)
-    from rig import ci, commands, goals
-    from rig.config import load
+    from rig import commands, goals
+    from rig.front.ui import Ui
+    from rig.jobs import ci
     from rig.pipeline import Options
-    from rig.ui import Ui
+    from rig.settings.config import load
 
     ui = Ui(quiet=flags.silent)
     ci.tame_streams(ui.service)
     overrides = list(words.overrides)
     if words.command == "compare":
-        from rig import comparison
+        from rig.comparison import compare
 
         if overrides:
-            raise ConfigError(f"compare takes no KEY=VALUE, but {overrides[0]}", hint=comparison.USAGE)
+            raise ConfigError(f"compare takes no KEY=VALUE, but {overrides[0]}", hint=compare.USAGE)
         places = words.arguments if start == Path.cwd() else [str(start / word) for word in words.arguments]
-        return comparison.run(places, as_json=flags.json)
+        return compare.run(places, as_json=flags.json)
     if words.command == "rerun":
         source = _taken("from", overrides)
         place = start / source if source else None
         return commands.rerun(words.arguments, overrides, ui, jobs=_jobs(flags), source=place)
     names = tuple(words.arguments)
     if words.goals and names:
-        from rig import runs
+        from rig.runs import rundir
 
         if len(names) > 1:
             raise ConfigError("usage: rig report [RUN]", hint="RUN is the folder of a run: results/<run>")
-        return goals.report(runs.named(start, names[0]), Ui(quiet=flags.silent), as_json=flags.json)
+        return goals.report(rundir.named(start, names[0]), Ui(quiet=flags.silent), as_json=flags.json)
     if words.command == "selfcheck":
         names, overrides = selfcheck_words(words, console=flags.console)
     against = ""
@@ -303,7 +304,7 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     try:
         if source is None:
             return _dispatch(job)
-        from rig import archive
+        from rig.jobs import archive
 
         with archive.used(config, start / source, ui) as config:
             return _dispatch(replace(job, config=config))
@@ -351,29 +352,29 @@ def _dispatch(job: _Job) -> int:
     if words.command == "merge":
         return commands.merge(config, ui, paths, as_json=flags.json)
     if words.command == "check-series":
-        from rig import checkseries
+        from rig.jobs import checkseries
 
         named = any(word.startswith("series=") for word in words.overrides)
         return checkseries.run(config, options, ui, b4=flags.b4, named=named, as_json=flags.json)
     if words.command == "selfcheck":
-        from rig import selfcheck
+        from rig.detection import selfcheck
 
         return selfcheck.run(job.file.parent, config, options, ui, job.names, as_json=flags.json)
     if words.command == "bisect":
-        from rig import bisect
+        from rig.bisection import bisect
 
         command = shlex.join(["rig", *words_again(flags), "bisect", *words.overrides])
         return bisect.run(config, options, ui, command=command, as_json=flags.json)
     if words.command == "bench":
-        from rig import benchrun
+        from rig.costs import bench
 
-        return benchrun.run(job.file.parent, config, options, ui, job.names, against=job.against, as_json=flags.json)
+        return bench.run(job.file.parent, config, options, ui, job.names, against=job.against, as_json=flags.json)
     if words.command == "shell":
         return commands.shell(config, options, ui, words.arguments, job.side)
     if flags.bisect:
-        from rig import bisectrun
+        from rig.bisection import gitrun
 
-        return bisectrun.run(config, options, ui)
+        return gitrun.run(config, options, ui)
     return goals.run(words.goals, config, options, ui, as_json=flags.json)
 
 
