@@ -22,7 +22,8 @@ from rig.pipeline import Options, Pipeline
 from rig.runs import rundir
 from rig.runs.campaign import open_lab, spec_of
 from rig.settings import matrix
-from rig.settings.config import Config, default_store, load
+from rig.settings.config import Config
+from rig.settings.reading import default_store, load
 from rig.store import Store
 from rig.trials import trial
 from rig.trials.trial import Lab

@@ -13,7 +13,7 @@ import pytest
 from rig.front.ui import Ui
 from rig.model import Kernel, Side
 from rig.pipeline import Options, Pipeline
-from rig.settings.config import default_store, load
+from rig.settings.reading import default_store, load
 from rig.store import Store
 
 ROOT = Path(__file__).parent.parent

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from rig.clock import Deadline
 from rig.errors import BuildError, HostError, RigError
 from rig.front.ui import Ui
 from rig.kernels import kconfig
+from rig.kernels.make import PINNED, Output, make_argv, make_environment, stream
 from rig.model import Kernel
 from rig.store import Store, digest, write_atomically
 from rig.trees.git import Git
@@ -29,19 +29,6 @@ from rig.trees.series import Applied, Prefix
 from rig.trees.source import repository
 
 FORMAT = "kernel-3"  # part of every key: a change here makes all kernels anew
-PINNED = {
-    "KBUILD_BUILD_USER": "rig",
-    "KBUILD_BUILD_HOST": "rig",
-    "KBUILD_BUILD_TIMESTAMP": "2000-01-01",
-    "KBUILD_BUILD_VERSION": "1",
-    "ARCH": "x86_64",
-}
-_COMPILED = re.compile(r"^\s+(?:CC|AS|LDS)\s+(?:\[M\]\s+)?(\S+)")
-_WARNING = re.compile(r"^(?P<file>[^\s:]+):(?P<line>\d+)(?::\d+)?: warning: (?P<text>.*)$")
-_ERROR = re.compile(
-    r"^(?:(?P<file>[^\s:]+):(?P<line>\d+)(?::\d+)?: (?:fatal )?error: (?P<text>.*)"
-    r"|(?P<other>.*(?:undefined reference to|multiple definition of|No rule to make target|Error: ).*))$"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,8 +289,8 @@ class Builder:
             write_atomically(target, config)
         return config
 
-    def _run_make(self, source: Path, objects: Path, log: Path, label: str) -> _Lines:
-        lines = _Lines(source, objects, partial(self._progress, label))
+    def _run_make(self, source: Path, objects: Path, log: Path, label: str) -> Output:
+        lines = Output(source, objects, partial(self._progress, label))
         deadline = Deadline(self.timeout)
         argv, env = make_argv(source, objects, f"-j{self.jobs}", "bzImage"), make_environment(objects)
         status = stream(argv, lines.take, log=log, env=env, deadline=deadline)
@@ -325,7 +312,7 @@ class Builder:
     def _progress(self, label: str, compiled: int, what: str) -> None:
         self.ui.progress(f"building {label}: {compiled} files, {what}")
 
-    def _new_warnings(self, prefix: Prefix, objects: Path, lines: _Lines) -> list[str]:
+    def _new_warnings(self, prefix: Prefix, objects: Path, lines: Output) -> list[str]:
         """Return the warnings that the base does not give, in files that the series touches.
 
         An incremental build shows only the warnings of what it compiles; those of the base are kept beside the objects.
@@ -340,76 +327,6 @@ class Builder:
         return [
             f"{file}: {text}" for file in touched for text in sorted(lines.warnings[file] - set(base.get(file, ())))
         ]
-
-
-class _Lines:
-    """What the output of make says."""
-
-    def __init__(self, source: Path, objects: Path, progress: Callable[[int, str], None]) -> None:
-        # kbuild writes the path of a neighbour as a relative one
-        self._prefixes = (f"{source}/", f"{objects}/", f"../{source.name}/")
-        self._progress = progress
-        self.compiled: set[str] = set()
-        self.warnings: dict[str, set[str]] = {}
-        self.errors: tuple[str, ...] = ()
-        self.last = ""
-
-    def take(self, line: str) -> None:
-        self.last = line.strip() or self.last
-        for prefix in self._prefixes:
-            line = line.replace(prefix, "")
-        if match := _COMPILED.match(line):
-            self.compiled.add(re.sub(r"\.o$", ".c", match[1]))
-            self._progress(len(self.compiled), match[1])
-        elif match := _WARNING.match(line):
-            self.warnings.setdefault(match["file"], set()).add(match["text"])
-        elif match := _ERROR.match(line):
-            text = f"{match['file']}:{match['line']}: {match['text']}" if match["file"] else match["other"]
-            self.errors = (*self.errors, text)
-
-
-def make_argv(source: Path, objects: Path, *words: str) -> tuple[str, ...]:
-    """Return the command line of every make in an object directory: another compiler would compile all of it anew."""
-    cc = "ccache gcc" if shutil.which("ccache") else "gcc"
-    # An empty LOCALVERSION: the release must not depend on what git says of the checkout ("6.12.1+").
-    return ("make", "-C", str(source), f"O={objects}", f"CC={cc}", "LOCALVERSION=", *words)
-
-
-def make_environment(objects: Path) -> dict[str, str]:
-    """Return the environment of every make in an object directory."""
-    return PINNED | {"CCACHE_BASEDIR": str(objects.parent)}
-
-
-def stream(
-    argv: Sequence[str | Path], take: Callable[[str], None], *, log: Path, env: Mapping[str, str], deadline: Deadline
-) -> int | None:
-    """Run `argv`, giving each line of output to `take` and to the log; returns its status, None past the deadline."""
-    import selectors
-
-    with (
-        log.open("ab") as sink,
-        proc.Child(argv, env=env, stdout=proc.PIPE, stderr=proc.STDOUT) as child,
-        selectors.DefaultSelector() as selector,
-    ):
-        pipe = child.popen.stdout
-        assert pipe is not None
-        os.set_blocking(pipe.fileno(), False)
-        selector.register(pipe, selectors.EVENT_READ)
-        rest = b""
-        while not deadline.expired:
-            if not selector.select(min(1.0, deadline.remaining)):
-                if child.poll() is not None:
-                    break  # a grandchild holds the pipe open
-                continue
-            chunk = pipe.read(1 << 16)
-            if not chunk:
-                break
-            sink.write(chunk)
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                take(line.decode(errors="replace"))
-        take(rest.decode(errors="replace"))
-        return child.wait(deadline.remaining)
 
 
 def _checkout(git: Git, source: Path, commit: str) -> None:

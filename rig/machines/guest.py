@@ -7,13 +7,11 @@ asks the machine, and comes back as lost when it is gone, even if the TCP connec
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import logging
 import shlex
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,14 +21,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rig.clock import Deadline, Stopwatch
 from rig.errors import HostError
 from rig.guests.keys import HOST_ALIAS, RunKeys
-from rig.machines.vm import BootKind, BootOutcome, Vm
+from rig.machines.ends import BootKind, BootOutcome
+from rig.machines.output import OUTPUT_CAP, Kept, Lines
+from rig.machines.state import COMMAND, parse_state
+from rig.machines.vm import Vm
 from rig.model import GuestState
 
 if TYPE_CHECKING:
     from paramiko import Channel, Transport
 
-#: What is kept of the output of a command; the middle of more than this is dropped.
-OUTPUT_CAP = 8 << 20
 
 #: Seconds between two looks at the machine while a command is silent.
 GLANCE = 0.05
@@ -62,62 +61,6 @@ class GuestRun:
     def ok(self) -> bool:
         """Whether it exited with 0."""
         return self.status == 0
-
-
-class Kept:
-    """Text of bounded size: the first and the last half of `cap` bytes of what is added."""
-
-    def __init__(self, cap: int = OUTPUT_CAP) -> None:
-        self._half = cap // 2
-        self._head = bytearray()
-        self._tail: deque[bytes] = deque()
-        self._tail_size = 0
-        self._dropped = 0
-
-    def add(self, chunk: bytes) -> None:
-        """Add `chunk` at the end."""
-        room = max(0, self._half - len(self._head))
-        self._head += chunk[:room]
-        if rest := chunk[room:]:
-            self._tail.append(rest)
-            self._tail_size += len(rest)
-            while self._tail_size - len(self._tail[0]) >= self._half:
-                gone = len(self._tail.popleft())
-                self._tail_size -= gone
-                self._dropped += gone
-
-    def text(self) -> str:
-        """Return what was kept, with a note where something is missing."""
-        note = f"\n[rig: {self._dropped} bytes of output dropped here]\n".encode() if self._dropped else b""
-        return (bytes(self._head) + note + b"".join(self._tail)).decode(errors="replace")
-
-
-class Lines:
-    """Cuts a stream of bytes into lines of text for a callback."""
-
-    LONGEST = 1 << 16  # a line longer than this is cut
-
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
-        self._on_line = on_line
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._partial = ""
-
-    def add(self, chunk: bytes) -> None:
-        """Hand on every line that `chunk` completes."""
-        if self._on_line is None:
-            return
-        *lines, self._partial = (self._partial + self._decoder.decode(chunk)).split("\n")
-        if len(self._partial) > self.LONGEST:
-            lines.append(self._partial)
-            self._partial = ""
-        for line in lines:
-            self._on_line(line.removesuffix("\r"))
-
-    def end(self) -> None:
-        """Hand on a last line that has no end."""
-        rest = self._partial + self._decoder.decode(b"", final=True)
-        if self._on_line is not None and rest:
-            self._on_line(rest)
 
 
 class _Running:
@@ -254,7 +197,7 @@ class Guest:
 
     def read_state(self, seconds: float = 30.0) -> GuestState:
         """Ask the guest what machine it is, in one command; raises NoAnswerError when it does not say."""
-        done = self.run(_STATE_COMMAND, seconds)
+        done = self.run(COMMAND, seconds)
         if not done.ok:
             raise NoAnswerError(f"the guest does not tell its state (status {done.status}): {done.stderr.strip()}")
         return parse_state(done.stdout)
@@ -425,43 +368,3 @@ def reach(
             return vm.outcome(BootKind.DIED, f"the machine ended before it let us in: {vm.end.detail}"), None
         return vm.outcome(BootKind.NO_SSH, str(error)), None
     return vm.outcome(BootKind.READY, "the machine is up and logged in to"), guest
-
-
-_THP = "/sys/kernel/mm/transparent_hugepage"
-_STATE_COMMAND = f"""
-echo release $(uname -r)
-echo cpus $(nproc)
-echo nodes $(ls -d /sys/devices/system/node/node[0-9]* 2>/dev/null | wc -l)
-echo thp $(cat {_THP}/enabled 2>/dev/null)
-echo shmem_thp $(cat {_THP}/shmem_enabled 2>/dev/null)
-echo taint $(cat /proc/sys/kernel/tainted)
-cat /proc/meminfo
-"""
-
-
-def parse_state(text: str) -> GuestState:
-    """Parse the output of the state command. A policy the kernel does not have is the empty string."""
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        name, _, value = line.strip().partition(" ")
-        values[name.removesuffix(":")] = value.strip()
-
-    def number(name: str) -> int:
-        first = values.get(name, "0").split()
-        return int(first[0]) if first and first[0].isdigit() else 0
-
-    def chosen(name: str) -> str:
-        """The word in brackets: `always [madvise] never`."""
-        return next((word[1:-1] for word in values.get(name, "").split() if word.startswith("[")), "")
-
-    return GuestState(
-        release=values.get("release", ""),
-        cpus=number("cpus"),
-        nodes=number("nodes"),
-        memory_kib=number("MemTotal"),
-        thp=chosen("thp"),
-        shmem_thp=chosen("shmem_thp"),
-        hugepages=number("HugePages_Total"),
-        hugepage_kib=number("Hugepagesize"),
-        taint=number("taint"),
-    )

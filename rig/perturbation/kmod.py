@@ -16,7 +16,8 @@ from pathlib import Path
 from rig import proc
 from rig.errors import BuildError
 from rig.kernels import kconfig
-from rig.kernels.build import Builder, Flavour, make_argv, make_environment
+from rig.kernels.build import Builder, Flavour
+from rig.kernels.make import make_argv, make_environment
 from rig.model import Kernel
 from rig.store import digest
 from rig.trees.git import Git

@@ -16,7 +16,8 @@ import yaml
 from pydantic import Field, PrivateAttr, model_validator
 
 from rig.errors import ConfigError
-from rig.settings.config import Config, Model, Name, Words, read_model
+from rig.settings.config import Config, Model, Name, Words
+from rig.settings.reading import read_model
 
 FILE = "control.yaml"
 HELP = "patches/controls/README.md describes the keys of a control"

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from rig.errors import ConfigError
 from rig.model import FindingVerdict, Judgement, Side, Status
-from rig.records import prefixes, recorded
+from rig.records import folding, prefixes, recorded
 from rig.records.controls import Control
+from rig.records.folding import Outcome
 from rig.records.prefixes import Flavours
-from rig.records.recorded import Entry, Outcome, Record
+from rig.records.recorded import Entry, Record
 from rig.records.subjects import CONTROLS, PATCHES, Subject
 from rig.store import write_atomically
 from rig.verdicts.verdict import counts
@@ -56,7 +57,7 @@ def _evidence(subject: Subject, entry: Entry | None) -> list[str]:
         return []
     commands = {found.signature: found.reproduce for run in reversed(entry.runs) for found in run.findings}
     lines = []
-    for found in recorded.folded(entry).findings[:MOST]:
+    for found in folding.folded(entry).findings[:MOST]:
         lines.append(f"- `{subject.name}`: {_escaped(found.title)} in {_escaped(', '.join(found.cells))}")
         if command := " ".join(commands.get(found.signature, "").split()):
             lines += ["", f"      {command}", ""]
@@ -66,8 +67,8 @@ def _evidence(subject: Subject, entry: Entry | None) -> list[str]:
 def _series_row(subject: Subject, entry: Entry | None, builds: str) -> tuple[str, ...]:
     name, patches = f"[`{subject.name}`]({subject.name}/)", str(subject.patches)
     if entry is None:
-        return (name, patches, NOTHING, builds, recorded.NO_RUN.words, NOTHING)
-    found = recorded.folded(entry)
+        return (name, patches, NOTHING, builds, folding.NO_RUN.words, NOTHING)
+    found = folding.folded(entry)
     told = [_finding(one) for one in found.findings[:MOST]]
     if len(found.findings) > MOST:
         told.append(f"and {len(found.findings) - MOST} more")
@@ -117,7 +118,7 @@ def _new_warnings(number: int) -> list[str]:
 def _trials(entry: Entry) -> str:
     """Return how many trials count on each side, what else became of others, and what ran them."""
     sides = _counted(entry)
-    others = Counter(trial.status for trial in recorded.trials_of(entry) if not counts(trial))
+    others = Counter(trial.status for trial in folding.trials_of(entry) if not counts(trial))
     rest = "".join(f", {others[status]} {status.lower()}" for status in Status if others[status])
     accelerators = _each(run.accelerator.upper() for run in entry.runs)
     return f"base {sides[Side.BASE]}, patched {sides[Side.PATCHED]} trials{rest} ({accelerators})"
@@ -125,7 +126,7 @@ def _trials(entry: Entry) -> str:
 
 def _counted(entry: Entry) -> Counter[Side]:
     """Return how many trials count on each side."""
-    return Counter(trial.side for trial in recorded.trials_of(entry) if counts(trial))
+    return Counter(trial.side for trial in folding.trials_of(entry) if counts(trial))
 
 
 def controls_table(known: Sequence[Subject], record: Record) -> str:
@@ -133,7 +134,7 @@ def controls_table(known: Sequence[Subject], record: Record) -> str:
     head = ("control", "kind", "what is wrong, or what it changes", "race", "builds", "caught?", "by", "trials")
     pairs = [(one.control, record.series.get(one.name)) for one in known if one.control]
     rows = [
-        (control, entry, recorded.outcome(control, entry, record.series.values()))
+        (control, entry, folding.outcome(control, entry, record.series.values()))
         for control, entry in sorted(pairs, key=lambda pair: (pair[0].kind, pair[0].name))
     ]
     return f"{_summary(rows)}\n\n{_table(head, [_control_row(*row) for row in rows])}"
@@ -156,7 +157,7 @@ def _summary(rows: Sequence[tuple[Control, Entry | None, Outcome]]) -> str:
     bad = [outcome.hit for control, _, outcome in rows if control.kind == "bad"]
     good = [(entry, outcome.hit) for control, entry, outcome in rows if control.kind == "good"]
     trials = sum(_counted(entry)[Side.PATCHED] for entry, _ in good if entry)
-    waiting = sum(outcome == recorded.NO_RUN for *_, outcome in rows)
+    waiting = sum(outcome == folding.NO_RUN for *_, outcome in rows)
     return (
         f"caught {sum(bad)} of {len(bad)} known-bad, {sum(hit for _, hit in good)} of {len(good)} known-good accused "
         f"in {trials} trial{'s' * (trials != 1)}{f' ({waiting} without a run yet)' if waiting else ''}"

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from rig.model import TrialResult
 from rig.runs.results import Run
-from rig.settings.config import ALIASES
+from rig.settings.reading import ALIASES
 
 #: Keys that the command says itself, and those that concern this host and this run only.
 _OWN = {"series", "select", "matrix", "seed", "trials", "elsewhere", "budget", "sides", "prefixes"}

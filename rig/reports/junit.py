@@ -16,10 +16,8 @@ The dialect is what Jenkins' xUnit plugin validates (junit-10.xsd); where GitLab
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,34 +29,19 @@ from rig.detection import outcomes
 from rig.detection.outcomes import Outcome, Selfcheck
 from rig.model import CaseResult, Finding, GuestState, Side, Status, TrialResult
 from rig.reports import again
+from rig.reports.cases import Case, case_names, cases_of, distinct, of_status, often, seconds_of
 from rig.reports.printable import cut, one_line, shown
 from rig.runs.results import Run
 from rig.store import write_atomically
 from rig.trials.coverage import least
-from rig.trials.signature import signature
 from rig.verdicts.blame import blame
-from rig.verdicts.verdict import causes
 
 if TYPE_CHECKING:
     from junit_xml import TestCase, TestSuite
 
 MAX_TEXT = 65536  # characters of one failure's text
 MAX_MESSAGE = 300
-WHOLE_TRIAL = "run"  # the test case of a trial that has no cases
 ATTACHED = ("console.log", "ktap.log")
-
-#: The worst first: what several trials of one case come to.
-WORST = (
-    Status.CRASH,
-    Status.TIMEOUT,
-    Status.FAIL,
-    Status.LOST,
-    Status.PASS,
-    Status.INCONCLUSIVE,
-    Status.SKIP,
-)
-
-_NUMBERED = re.compile(r"case-(\d+)$")
 
 
 def write_junit(path: Path, run: Run, root: Path) -> None:
@@ -183,21 +166,6 @@ def bench_xml(bench: Bench) -> str:
 # -- what goes together -----------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Case:
-    """One test case: a workload's case in one cell on one kernel, over all trials."""
-
-    workload: str
-    filesystem: str
-    name: str
-    results: list[tuple[TrialResult, CaseResult]] = field(default_factory=list)
-
-    @property
-    def status(self) -> Status:
-        """The worst of all trials."""
-        return min((case.status for _, case in self.results), key=WORST.index)
-
-
 def _suites(run: Run, root: Path) -> Iterator[TestSuite]:
     from junit_xml import TestSuite
 
@@ -209,7 +177,7 @@ def _suites(run: Run, root: Path) -> Iterator[TestSuite]:
     for (flavour, machine, side, prefix), trials in sorted(groups.items()):
         yield TestSuite(
             shown(f"{flavour}/{machine} {_kernel_name(run, side, prefix)}"),
-            [_test_case(run, case, again.near(root)) for case in _cases(trials, names)],
+            [_test_case(run, case, again.near(root)) for case in cases_of(trials, names)],
             timestamp=shown(min(trial.started for trial in trials)),
             properties={name: shown(value) for name, value in _properties(run, trials).items()},
         )
@@ -221,115 +189,39 @@ def _kernel_name(run: Run, side: Side, prefix: int) -> str:
     return str(side) if prefix == usual else f"patch-{prefix}" if side is Side.PATCHED else f"base-{prefix}"
 
 
-def case_names(trials: Iterable[TrialResult]) -> dict[tuple[str, int], str]:
-    """Return the names of cases by workload and number, learnt from the trials in which they reported.
-
-    A case that went down with the machine never said its name; under `case-3` it would be a stranger in the history.
-    """
-    names: dict[tuple[str, int], str] = {}
-    for trial in trials:
-        for number, case in enumerate(trial.cases, 1):
-            if not _NUMBERED.match(case.name):
-                names.setdefault((trial.cell.workload, number), case.name)
-    return names
-
-
-def _cases(trials: Sequence[TrialResult], names: dict[tuple[str, int], str]) -> list[_Case]:
-    cases: dict[tuple[str, str, str], _Case] = {}
-    for trial in trials:
-        workload, filesystem = trial.cell.workload, trial.cell.filesystem
-        for number, result in enumerate(_with_verdict(trial), 1):
-            name = names.get((workload, number), result.name) if _NUMBERED.match(result.name) else result.name
-            case = cases.setdefault((workload, filesystem, name), _Case(workload, filesystem, name))
-            case.results.append((trial, result))
-    return [cases[key] for key in sorted(cases)]
-
-
-def _with_verdict(trial: TrialResult) -> tuple[CaseResult, ...]:
-    """The trial's cases, and a case `run` for what is not the fault of any: a splat beside cases that all passed."""
-    of_cases = {finding.signature for case in trial.cases for finding in case.findings}
-    beside = tuple(finding for finding in causes(trial) if finding.signature not in of_cases)
-    explained = any(case.status is trial.status for case in trial.cases) and not beside
-    if trial.cases and explained:
-        return trial.cases
-    blamed = next((i for i, case in enumerate(trial.cases) if case.status in (Status.CRASH, Status.TIMEOUT)), None)
-    if blamed is not None:
-        case = trial.cases[blamed]
-        whole = CaseResult(
-            name=case.name, status=case.status, reason=case.reason, findings=(*beside, *case.findings),
-            counters=case.counters, seconds=case.seconds,
-        )  # fmt: skip
-        return (*trial.cases[:blamed], whole, *trial.cases[blamed + 1 :])
-    return (*trial.cases, CaseResult(name=WHOLE_TRIAL, status=trial.status, reason=trial.reason, findings=beside))
-
-
 # -- one test case ----------------------------------------------------------------------------------------------------
 
 
-def _test_case(run: Run, case: _Case, root: Path) -> TestCase:
+def _test_case(run: Run, case: Case, root: Path) -> TestCase:
     from junit_xml import TestCase
 
     result = TestCase(
         shown(case.name),
         classname=shown(f"{case.workload}.{case.filesystem}"),
-        elapsed_sec=round(sum(_seconds(trial, one) for trial, one in case.results), 3),
+        elapsed_sec=round(sum(seconds_of(trial, one) for trial, one in case.results), 3),
         stdout=_output(case, root),
         allow_multiple_subelements=True,
     )
     if case.status.bad:
-        for trial, one, finding in _distinct(case):
+        for trial, one, finding in distinct(case):
             title = (finding.title if finding else one.reason) or trial.reason
             result.add_failure_info(
-                _message(f"{_line(title, one.status)}{_often(case, one, finding)}", one.status),
+                _message(f"{_line(title, one.status)}{often(case, one, finding)}", one.status),
                 _story(run, case, trial, one, finding, root),
                 _message(finding.kind if finding else one.status, one.status).lower(),
             )
     elif case.status is Status.LOST:
-        trial, one = _of_status(case, Status.LOST)
+        trial, one = of_status(case, Status.LOST)
         story = _story(run, case, trial, one, None, root)
         result.add_error_info(_message(one.reason or trial.reason, Status.LOST), story, "lost")
     elif case.status in (Status.SKIP, Status.INCONCLUSIVE):
-        _, one = _of_status(case, case.status)
+        _, one = of_status(case, case.status)
         prefix = "inconclusive: " if case.status is Status.INCONCLUSIVE else ""
         result.add_skipped_info(_message(prefix + one.reason, case.status))
     return result
 
 
-def _of_status(case: _Case, status: Status) -> tuple[TrialResult, CaseResult]:
-    return next((trial, one) for trial, one in case.results if one.status is status)
-
-
-def _distinct(case: _Case) -> Iterator[tuple[TrialResult, CaseResult, Finding | None]]:
-    """The failures of a case, each signature once, with the first trial that showed it."""
-    seen: set[str] = set()
-    for trial, one in case.results:
-        if not one.status.bad:
-            continue
-        for finding in one.findings or (None,):
-            key = finding.signature if finding else signature(one.status, one.reason)
-            if key not in seen:
-                seen.add(key)
-                yield trial, one, finding
-
-
-def _seconds(trial: TrialResult, case: CaseResult) -> float:
-    """A workload that does not time its cases has spent its time on all of them alike."""
-    return case.seconds or trial.timing.workload / max(1, len(trial.cases))
-
-
-def _often(case: _Case, result: CaseResult, finding: Finding | None) -> str:
-    """` (2 of 3 trials)`, where there are several: what fails now and then must not look like what always does."""
-    counted = [one for _, one in case.results if one.status is Status.PASS or one.status.bad]
-    if len(counted) < 2:
-        return ""
-    if finding:
-        seen = sum(any(other.signature == finding.signature for other in one.findings) for one in counted)
-    else:
-        seen = sum(one.status is result.status and not one.findings for one in counted)
-    return f" ({seen} of {len(counted)} trials)"
-
-
-def _story(run: Run, case: _Case, trial: TrialResult, one: CaseResult, finding: Finding | None, root: Path) -> str:
+def _story(run: Run, case: Case, trial: TrialResult, one: CaseResult, finding: Finding | None, root: Path) -> str:
     """What happened, the splat, and how to see it again."""
     lines = [f"{one.status}: {one.reason or trial.reason}", _where(trial)]
     passed = sum(other.status is Status.PASS for _, other in case.results)
@@ -357,7 +249,7 @@ def _where(trial: TrialResult) -> str:
     )
 
 
-def _output(case: _Case, root: Path) -> str:
+def _output(case: Case, root: Path) -> str:
     """All trials in a line each, their counters, and the logs as attachments."""
     lines = []
     for trial, one in case.results:

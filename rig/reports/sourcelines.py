@@ -16,7 +16,7 @@ from pathlib import Path
 from rig import proc
 from rig.clock import Deadline
 from rig.errors import ConfigError, HostError
-from rig.kernels.build import PINNED
+from rig.kernels.make import PINNED
 from rig.model import CaseResult, Finding, Kernel, Side, TrialResult, Verdict
 from rig.splats.symbols import Symboliser
 from rig.store import Store, digest

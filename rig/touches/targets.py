@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rig.errors import HostError
-from rig.kernels.build import PINNED
+from rig.kernels.make import PINNED
 from rig.model import Kernel
 from rig.runs.results import from_json, to_json
 from rig.store import Store, digest, write_atomically

@@ -18,9 +18,10 @@ from threading import Event
 
 from rig.clock import Deadline, Stopwatch, now
 from rig.guests.keys import RunKeys
+from rig.machines.ends import BootKind, BootOutcome, EndKind, VmEnd
 from rig.machines.guest import Guest, GuestRun, NoAnswerError, reach
 from rig.machines.qemu import StallPlugin, VmSpec
-from rig.machines.vm import BootKind, BootOutcome, EndKind, Vm, VmEnd
+from rig.machines.vm import Vm
 from rig.model import Cell, Finding, GuestState, Kernel, Perturbation, Side, Timing, TrialResult
 from rig.perturbation import stalls
 from rig.perturbation.gueststalls import GuestStalls

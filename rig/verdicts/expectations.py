@@ -23,7 +23,8 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from rig.model import Expected, Finding, TrialResult
-from rig.settings.config import Model, Words, read_model
+from rig.settings.config import Model, Words
+from rig.settings.reading import read_model
 
 HINT = "an entry has title or signature, reason, and if need be cells, kernels, link and expires (2027-03-31)"
 

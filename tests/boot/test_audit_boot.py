@@ -13,7 +13,7 @@ from rig.front.ui import Ui
 from rig.model import Kernel, Side
 from rig.pipeline import Options
 from rig.records import controls
-from rig.settings.config import load
+from rig.settings.reading import load
 from rig.trials import audit
 
 ROOT = Path(__file__).parents[2]

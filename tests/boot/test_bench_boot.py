@@ -15,7 +15,7 @@ from rig.front.ui import Ui
 from rig.model import Side, Status, TrialResult
 from rig.pipeline import Options, Pipeline
 from rig.runs import campaign
-from rig.settings.config import load
+from rig.settings.reading import load
 
 pytestmark = pytest.mark.boot
 

@@ -14,7 +14,8 @@ from rig.clock import Deadline
 from rig.errors import BuildError
 from rig.front.ui import Ui
 from rig.guests import image, keys
-from rig.kernels.build import Builder, make_argv, make_environment
+from rig.kernels.build import Builder
+from rig.kernels.make import make_argv, make_environment
 from rig.machines import accel
 from rig.machines.guest import Guest, reach
 from rig.machines.qemu import VmSpec

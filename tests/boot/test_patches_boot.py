@@ -19,7 +19,8 @@ from rig.front.ui import Ui
 from rig.pipeline import Options, Pipeline
 from rig.records import controls, prefixes, recorded
 from rig.records.subjects import Subject, subjects
-from rig.settings.config import Config, load
+from rig.settings.config import Config
+from rig.settings.reading import load
 from rig.trees.series import apply, read
 from rig.trees.source import repository
 

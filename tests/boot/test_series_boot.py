@@ -14,7 +14,7 @@ from rig import goals
 from rig.front.ui import Ui
 from rig.model import Kernel, Side
 from rig.pipeline import Options
-from rig.settings.config import load
+from rig.settings.reading import load
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests/unit/data/junit.xsd"

@@ -21,9 +21,10 @@ from rig.clock import Deadline
 from rig.errors import HostError
 from rig.guests import disks, image, keys
 from rig.machines import accel
+from rig.machines.ends import BootKind, EndKind
 from rig.machines.guest import Guest, reach
 from rig.machines.qemu import MachineShape, VmSpec
-from rig.machines.vm import BootKind, EndKind, Vm
+from rig.machines.vm import Vm
 
 pytestmark = pytest.mark.boot
 

@@ -20,7 +20,8 @@ from rig.front.ui import Ui
 from rig.jobs import archive
 from rig.kernels import build
 from rig.pipeline import Options, Pipeline
-from rig.settings.config import Config, load
+from rig.settings.config import Config
+from rig.settings.reading import load
 from rig.store import Store
 
 Edit = Callable[[dict[str, bytes], dict[str, Any]], None]

@@ -31,7 +31,7 @@ from rig.front.ui import Ui
 from rig.perturbation import perturb
 from rig.pipeline import Options, Pipeline
 from rig.runs.results import SCHEMA
-from rig.settings.config import load
+from rig.settings.reading import load
 from rig.trials import audit
 
 ROOT = Path(__file__).resolve().parents[2]

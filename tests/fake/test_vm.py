@@ -21,8 +21,9 @@ from rig.errors import ConfigError, HostError
 from rig.guests.image import overlay
 from rig.guests.keys import RunKeys, make_keys
 from rig.machines import accel, guest
+from rig.machines.ends import BootKind, EndKind
 from rig.machines.qemu import VmSpec
-from rig.machines.vm import BootKind, EndKind, Vm
+from rig.machines.vm import Vm
 
 LONG = 60.0  # a deadline that only a broken rig reaches
 

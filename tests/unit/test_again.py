@@ -12,7 +12,7 @@ from madeup import BUG, run, trial
 from rig.model import Side, Status
 from rig.reports import again
 from rig.runs.results import Run
-from rig.settings.config import load
+from rig.settings.reading import load
 
 CRASHED = trial(Side.PATCHED, Status.CRASH, BUG, index=3)
 

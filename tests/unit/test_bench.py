@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from madebench import CASE, WHERE, made, sample
 
-from rig import cli
+from rig import commandline
 from rig.costs import bench, countctl, counts, html, metrics, report, samples, words
 from rig.costs.countctl import Counted, Reading, Site
 from rig.costs.counts import Counts, Phase
@@ -20,7 +20,7 @@ from rig.errors import ConfigError
 from rig.model import CaseResult, Cell, Side, Status, TrialResult
 from rig.reports import junit
 from rig.runs import results
-from rig.settings import config
+from rig.settings import config, reading
 
 ROOT = Path(__file__).parents[2]
 COUNTERS = {
@@ -305,7 +305,7 @@ def test_all_files_are_written_and_the_json_is_read_back(tmp_path: Path) -> None
 
 
 def test_the_cells_of_a_bench_are_its_own() -> None:
-    loaded = config.load(ROOT / "rig.yaml", ["bench.cpus=[1, 8]", "bench.filesystems=tmpfs", "bench.cases=many-*"])
+    loaded = reading.load(ROOT / "rig.yaml", ["bench.cpus=[1, 8]", "bench.filesystems=tmpfs", "bench.cases=many-*"])
     settled = bench.settle(loaded)
     from rig.settings.matrix import cells
 
@@ -319,12 +319,12 @@ def test_the_cells_of_a_bench_are_its_own() -> None:
 
 
 def test_words_of_the_command_line_are_those_of_a_bench() -> None:
-    overrides, against = cli.bench_words(["pairs=3", "series=x", "against=y", "cpus=[1, 2]"])
+    overrides, against = commandline.bench_words(["pairs=3", "series=x", "against=y", "cpus=[1, 2]"])
     assert overrides == ["bench.pairs=3", "series=x", "bench.cpus=[1, 2]"]
     assert against == "y"
-    assert cli.bench_words([]) == ([], "")
+    assert commandline.bench_words([]) == ([], "")
     own = {name for name in config.Bench.model_fields if name != "flavours"}
-    assert own == set(cli.BENCH_KEYS)
+    assert own == set(commandline.BENCH_KEYS)
 
 
 def test_series_are_chosen_by_name() -> None:

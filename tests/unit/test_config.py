@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.errors import ConfigError
-from rig.settings.config import load, mebibytes
+from rig.settings.config import mebibytes
+from rig.settings.reading import load
 
 GOOD = """\
 machines:

@@ -8,7 +8,7 @@ import pytest
 
 from rig.errors import ConfigError
 from rig.records.controls import Control, flow, read, series_word
-from rig.settings.config import load
+from rig.settings.reading import load
 
 ROOT = Path(__file__).parents[2]
 BAD = """\

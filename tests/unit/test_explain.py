@@ -11,7 +11,8 @@ from rig.errors import ConfigError
 from rig.front import explain
 from rig.kernels.kconfig import settings
 from rig.settings import matrix
-from rig.settings.config import Machine, load
+from rig.settings.config import Machine
+from rig.settings.reading import load
 from rig.touches.races import BY_FILE, GENERAL, NAMES, ORACLES, RACES, concerning, favoured, oracle, race
 
 ROOT = Path(__file__).parents[2]

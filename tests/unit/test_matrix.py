@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from rig.errors import ConfigError
 from rig.model import Cell
-from rig.settings.config import Config, load
+from rig.settings.config import Config
 from rig.settings.matrix import cells, pairwise
+from rig.settings.reading import load
 
 TEXT = """\
 flavours: {debug: [base], release: [base]}

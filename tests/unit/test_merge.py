@@ -17,7 +17,8 @@ from rig.front.ui import Ui
 from rig.jobs.merge import merge
 from rig.model import Cell, Judgement, Side, Status, TrialResult
 from rig.runs.results import Run, read_results, to_json, write_results
-from rig.settings.config import Config, load
+from rig.settings.config import Config
+from rig.settings.reading import load
 from rig.trees import series
 
 PATCH = (

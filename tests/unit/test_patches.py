@@ -11,7 +11,7 @@ from rig.records import controls, prefixes, recorded, tables
 from rig.records.controls import Control
 from rig.records.subjects import Subject, subjects
 from rig.settings import matrix
-from rig.settings.config import load
+from rig.settings.reading import load
 from rig.trees import series
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from rig.cli import main, scan_words
+from rig.cli import main
+from rig.commandline import scan_words
 from rig.errors import HostError
 from rig.front import scan
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from madeup import BUG, STALE, cell, trial
 
-from rig.cli import selfcheck_words, sort_words
+from rig.commandline import selfcheck_words, sort_words
 from rig.detection import lkdtm, outcomes
 from rig.detection.outcomes import Cleared, Hunt, Hunted, Outcome, Provoked, Selfcheck, Sighting, Summary
 from rig.detection.selfcheck import choose, settle
@@ -28,7 +28,7 @@ from rig.records.controls import Control
 from rig.records.subjects import Subject
 from rig.reports import junit
 from rig.runs import results
-from rig.settings.config import load
+from rig.settings.reading import load
 from rig.splats.scanner import scan_file
 
 ROOT = Path(__file__).resolve().parents[2]
