@@ -6,8 +6,9 @@
  * the same on every kernel and for every seed, and counts: minor faults above
  * what fault-around makes necessary, time, and the latency of each fault. The
  * work of a case stands between two marks, instructions that do nothing and
- * that a plugin of QEMU knows (rig/qemuplugin/x86.h), so that instructions and
- * atomics can be counted for just this work. rig/benchrun.py compares kernels.
+ * that a plugin of QEMU knows (x86.h of rig/perturbation/qemuplugin), so that
+ * instructions and atomics can be counted for just this work. `rig bench`
+ * compares kernels.
  *
  * A sweep reads (or writes) one byte of each page of a mapping of the file and
  * drops the page table entries again with MADV_DONTNEED; the page cache and the

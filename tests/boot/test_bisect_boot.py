@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rig.bisection import SCHEMA
+from rig.bisection.outcomes import SCHEMA
 from rig.model import Kernel
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import pipelines
 import pytest
 
 from rig.model import Kernel
-from rig.results import SCHEMA
+from rig.runs.results import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", "results", "results-*")

@@ -20,7 +20,7 @@ import pytest
 from fakelinux import BREAKS, GOOD
 from test_rig import DOUBT, FAILED, ROOT, WAIT, MakeWorld, World, machine, world
 
-from rig.results import SCHEMA
+from rig.runs.results import SCHEMA
 
 __all__ = ["world"]  # the fixture
 

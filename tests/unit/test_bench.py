@@ -11,36 +11,16 @@ from pathlib import Path
 import pytest
 from madebench import CASE, WHERE, made, sample
 
-from rig import (
-    benchhtml,
-    benchmodel,
-    benchreport,
-    benchrun,
-    benchsamples,
-    benchwords,
-    cli,
-    config,
-    countctl,
-    counts,
-    junit,
-    results,
-)
-from rig.benchmodel import (
-    BASE,
-    NULL,
-    Bench,
-    Kind,
-    Trouble,
-    compare,
-    counts_of,
-    regressions,
-    slow_of,
-    times_of,
-)
-from rig.countctl import Counted, Reading, Site
-from rig.counts import Counts, Phase
+from rig import commandline
+from rig.costs import bench, countctl, counts, html, metrics, report, samples, words
+from rig.costs.countctl import Counted, Reading, Site
+from rig.costs.counts import Counts, Phase
+from rig.costs.metrics import BASE, NULL, Bench, Kind, Trouble, compare, counts_of, regressions, slow_of, times_of
 from rig.errors import ConfigError
 from rig.model import CaseResult, Cell, Side, Status, TrialResult
+from rig.reports import junit
+from rig.runs import results
+from rig.settings import config, reading
 
 ROOT = Path(__file__).parents[2]
 COUNTERS = {
@@ -176,21 +156,19 @@ def case(name: str, **more: int) -> CaseResult:
 def test_phases_belong_to_the_cases_that_did_work() -> None:
     skipped = CaseResult(name="huge-private-read", status=Status.SKIP)
     other = Phase(work=(work("asm_exc_page_fault", entered=1), work("f", locked=16)))
-    made = list(
-        benchsamples.samples(trial(case("a"), skipped, case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE, other)))
-    )
+    made = list(samples.samples(trial(case("a"), skipped, case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE, other))))
     assert [(one.where.case, dict(one.values)["atomics"]) for one in made] == [("a", 2.0), ("b", 0.01)]
     assert (made[0].index, made[0].seed, made[0].where.cpus, made[0].subject) == (2, 3, 4, "s")
 
 
 def test_phases_that_do_not_fit_the_cases_say_nothing() -> None:
-    assert list(benchsamples.samples(trial(case("a"), case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE,)))) == []
-    assert list(benchsamples.samples(trial(case("a")), "s", Kind.COUNTED, Counts(phases=()))) == []
+    assert list(samples.samples(trial(case("a"), case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE,)))) == []
+    assert list(samples.samples(trial(case("a")), "s", Kind.COUNTED, Counts(phases=()))) == []
 
 
 def test_without_the_plugin_a_trial_is_known_by_its_tracepoints() -> None:
     whole = replace(trial(case("a")), coverage=(("trace_mm_filemap_fault", 1), ("trace_mm_filemap_map_pages", 4)))
-    made = list(benchsamples.samples(whole, "s", Kind.COUNTED, None))
+    made = list(samples.samples(whole, "s", Kind.COUNTED, None))
     assert [(one.where.case, dict(one.values)) for one in made] == [
         ("a", {"excess": pytest.approx(0.1)}),
         ("all-cases", {"slow": 0.25}),
@@ -200,7 +178,7 @@ def test_without_the_plugin_a_trial_is_known_by_its_tracepoints() -> None:
 def test_everybody_takes_turns_and_begins_as_often() -> None:
     cells = [Cell(flavour="f", machine=m, workload="w", filesystem="x") for m in ("cpus1", "cpus2")]
     names = ["base", "a", "b"]
-    turns = list(benchrun.order(cells, names, 3))  # type: ignore[arg-type]  # order() looks at none of them
+    turns = list(bench.order(cells, names, 3))  # type: ignore[arg-type]  # order() looks at none of them
     assert len(turns) == len(set(turns)) == 18
     begins = [str(turns[at][2]) for at in range(0, 18, 3)]
     assert sorted(begins) == ["a", "a", "b", "b", "base", "base"]
@@ -210,8 +188,8 @@ def test_everybody_takes_turns_and_begins_as_often() -> None:
 # -- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def the(done: Bench, metric: str, subject: str = "s") -> benchmodel.Comparison:
-    (found,) = benchmodel.named(done.comparisons, subject=subject, metric=metric)
+def the(done: Bench, metric: str, subject: str = "s") -> metrics.Comparison:
+    (found,) = metrics.named(done.comparisons, subject=subject, metric=metric)
     return found
 
 
@@ -248,7 +226,7 @@ def test_the_functions_that_changed_are_kept() -> None:
 
 
 def test_the_sentence_says_what_changed_and_where() -> None:
-    said = benchwords.sentence(made(), "s")
+    said = words.sentence(made(), "s")
     assert said == (
         "s against the base, many-private-read on 4 CPUs: 2.00 fewer atomics per page (6.02 → 4.02): "
         "folio_unlock -1.00, excess faults 2.00 → 0 %, +2.0 % kernel instructions per fault, "
@@ -257,21 +235,21 @@ def test_the_sentence_says_what_changed_and_where() -> None:
 
 
 def test_the_cover_block_has_a_sentence_a_table_and_what_it_means() -> None:
-    text = benchwords.cover(made())
+    text = words.cover(made())
     assert "| **6.02 → 4.02** |" in text
     assert "weak evidence" in text
     assert "Null control, counts: 0 claims in 3 comparisons" in text
 
 
 def test_the_terminal_names_regressions() -> None:
-    text = "\n".join(benchwords.summary(made(atomics=7.0)))
+    text = "\n".join(words.summary(made(atomics=7.0)))
     assert "worse by more than 5 %" in text
     assert "release/cpus4/tmpfs/many-private-read: atomics per page 6.02 -> 7.02" in text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.0123456, "0.0123"), (1.234567, "1.23"), (12345.6, "12346")])
 def test_numbers_have_three_digits(value: float, text: str) -> None:
-    assert benchwords.number(value) == text
+    assert words.number(value) == text
 
 
 def test_a_regression_fails_in_junit_and_a_broken_trial_is_an_error() -> None:
@@ -285,11 +263,11 @@ def test_a_regression_fails_in_junit_and_a_broken_trial_is_an_error() -> None:
 
 
 def test_the_exit_code_tells_a_regression_from_nothing_measured() -> None:
-    assert benchreport.exit_code(made()) == 0
-    assert benchreport.exit_code(made(rate=50.0)) == 1
-    assert benchreport.exit_code(replace(made(), comparisons=())) == 4
+    assert report.exit_code(made()) == 0
+    assert report.exit_code(made(rate=50.0)) == 1
+    assert report.exit_code(replace(made(), comparisons=())) == 4
     trouble = Trouble(subject="s", cell="c", kind=Kind.TIMED, status="CRASH", reason="boom", evidence="e")
-    assert benchreport.exit_code(replace(made(), troubles=(trouble,))) == 1
+    assert report.exit_code(replace(made(), troubles=(trouble,))) == 1
 
 
 class _Links(HTMLParser):
@@ -307,7 +285,7 @@ def test_the_page_shows_curves_and_fetches_nothing() -> None:
     done = made("a <script>")
     other = replace(WHERE, cpus=1)
     more = tuple(replace(one, where=other) for one in done.comparisons)
-    page = benchhtml.page(replace(done, comparisons=(*done.comparisons, *more)))
+    page = html.page(replace(done, comparisons=(*done.comparisons, *more)))
     found = _Links()
     found.feed(page)
     assert found.fetched == []
@@ -318,7 +296,7 @@ def test_the_page_shows_curves_and_fetches_nothing() -> None:
 
 def test_all_files_are_written_and_the_json_is_read_back(tmp_path: Path) -> None:
     done = made()
-    benchreport.write(tmp_path, done)
+    report.write(tmp_path, done)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.html", "junit.xml", "summary.md", "summary.txt"]
     assert results.from_json(Bench, json.loads(json.dumps(results.to_json(done), allow_nan=False))) == done
 
@@ -327,9 +305,9 @@ def test_all_files_are_written_and_the_json_is_read_back(tmp_path: Path) -> None
 
 
 def test_the_cells_of_a_bench_are_its_own() -> None:
-    loaded = config.load(ROOT / "rig.yaml", ["bench.cpus=[1, 8]", "bench.filesystems=tmpfs", "bench.cases=many-*"])
-    settled = benchrun.settle(loaded)
-    from rig.matrix import cells
+    loaded = reading.load(ROOT / "rig.yaml", ["bench.cpus=[1, 8]", "bench.filesystems=tmpfs", "bench.cases=many-*"])
+    settled = bench.settle(loaded)
+    from rig.settings.matrix import cells
 
     assert [one.id for one in cells(settled)] == [
         "release/cpus1/bench-faults/tmpfs",
@@ -341,20 +319,20 @@ def test_the_cells_of_a_bench_are_its_own() -> None:
 
 
 def test_words_of_the_command_line_are_those_of_a_bench() -> None:
-    overrides, against = cli.bench_words(["pairs=3", "series=x", "against=y", "cpus=[1, 2]"])
+    overrides, against = commandline.bench_words(["pairs=3", "series=x", "against=y", "cpus=[1, 2]"])
     assert overrides == ["bench.pairs=3", "series=x", "bench.cpus=[1, 2]"]
     assert against == "y"
-    assert cli.bench_words([]) == ([], "")
+    assert commandline.bench_words([]) == ([], "")
     own = {name for name in config.Bench.model_fields if name != "flavours"}
-    assert own == set(cli.BENCH_KEYS)
+    assert own == set(commandline.BENCH_KEYS)
 
 
 def test_series_are_chosen_by_name() -> None:
-    assert benchrun.choose(ROOT, ["cow-*", "null", "costs/*"]) == (
+    assert bench.choose(ROOT, ["cow-*", "null", "costs/*"]) == (
         "cow-nolock",
         NULL,
         "costs/lock-taken-twice",
         "costs/no-fault-around-in-shared",
     )
     with pytest.raises(ConfigError, match="no series is called 'nothing'"):
-        benchrun.choose(ROOT, ["nothing"])
+        bench.choose(ROOT, ["nothing"])
