@@ -6,9 +6,9 @@
  * the same on every kernel and for every seed, and counts: minor faults above
  * what fault-around makes necessary, time, and the latency of each fault, as
  * median, 99th percentile and histogram. The work of a case stands between two
- * marks, instructions that do nothing and that a plugin of QEMU knows
- * (rig/qemuplugin/x86.h), so that instructions and atomics can be counted for
- * just this work. rig/benchrun.py compares kernels.
+ * marks, instructions that do nothing and that a plugin of QEMU knows (x86.h of
+ * rig/perturbation/qemuplugin), so that instructions and atomics can be counted
+ * for just this work. `rig bench` compares kernels.
  *
  * A sweep reads (or writes) one byte of each page of a mapping of the file and
  * drops the page table entries again with MADV_DONTNEED; the page cache and the
@@ -334,7 +334,7 @@ static uint32_t quantile(long nr, long share)
 
 /*
  * Prints how many of the latencies, which are sorted, are in each bucket. There are
- * eight to an octave, each named by the least that is in it; see rig/latencies.py.
+ * eight to an octave, each named by the least that is in it; see rig/costs/latencies.py.
  */
 static void report_latencies(long nr)
 {

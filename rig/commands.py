@@ -10,17 +10,23 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from rig import archive, explain, goals, matrix, parts, runs, trial
-from rig import doctor as host
-from rig.campaign import open_lab, spec_of
+from rig import goals
 from rig.clock import Deadline
-from rig.config import Config, default_store, load
 from rig.errors import ConfigError, HostError
+from rig.front import doctor as host
+from rig.front import explain
+from rig.front.ui import Ui
+from rig.jobs import archive, parts
 from rig.model import Cell, Kernel, Side, Status
 from rig.pipeline import Options, Pipeline
+from rig.runs import rundir
+from rig.runs.campaign import open_lab, spec_of
+from rig.settings import matrix
+from rig.settings.config import Config
+from rig.settings.reading import default_store, load
 from rig.store import Store
-from rig.trial import Lab
-from rig.ui import Ui
+from rig.trials import trial
+from rig.trials.trial import Lab
 
 
 def list_cells(config: Config, *, as_json: bool, form: str | None = None) -> int:
@@ -107,7 +113,7 @@ def take_in(config: Config, ui: Ui, paths: Sequence[Path]) -> int:
 
 def merge(config: Config, ui: Ui, paths: Sequence[Path], *, as_json: bool) -> int:
     """Fold the runs of parts into one and say what came of it."""
-    from rig import merge as folding
+    from rig.jobs import merge as folding
 
     done = folding.merge(paths, config, ui)
     return goals.finish(done, config.results / done.id, ui, as_json=as_json)
@@ -129,10 +135,10 @@ def shell(config: Config, options: Options, ui: Ui, words: Sequence[str], side: 
 
 def _shell_in(config: Config, ui: Ui, lab: Lab, cell: Cell, kernel: Kernel) -> int:
     from rig import proc
-    from rig.guest import reach
-    from rig.keys import ssh_argv
-    from rig.qemu import VmSpec
-    from rig.vm import Vm
+    from rig.guests.keys import ssh_argv
+    from rig.machines.guest import reach
+    from rig.machines.qemu import VmSpec
+    from rig.machines.vm import Vm
 
     spec = VmSpec(
         kernel=kernel.bzimage,
@@ -194,7 +200,7 @@ def _rerun(config: Config, folder: Path, plan: Mapping[str, Any], ui: Ui, *, job
     try:
         result = trial.run(spec, lab, on_line=ui.progress)
     finally:
-        runs.remove_secrets(target)
+        rundir.remove_secrets(target)
         ui.settle()
     print(f"{result.status}: {cell.id} {side} seed {spec.seed}: {result.reason}")
     for finding in result.findings:

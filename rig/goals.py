@@ -11,16 +11,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rig import __version__, evidence, expectations, github, reporting, results, runs, statistics
-from rig.build import BrokenSeries
-from rig.campaign import Campaign
-from rig.config import Config, Trials
+from rig import __version__
 from rig.errors import HostError
+from rig.front.ui import Ui
+from rig.kernels.build import BrokenSeries
 from rig.model import Judgement, Kernel, Side, Status
 from rig.pipeline import Options, Pipeline
-from rig.questions import rules_of
-from rig.results import Run
-from rig.ui import Ui
+from rig.reports import github, reporting
+from rig.runs import evidence, results, rundir
+from rig.runs.campaign import Campaign
+from rig.runs.results import Run
+from rig.settings.config import Config, Trials
+from rig.verdicts import expectations, statistics
+from rig.verdicts.questions import rules_of
 
 PASSED, FAILED, UNDECIDED = 0, 1, 4
 EXIT_CODES = {
@@ -49,7 +52,7 @@ def run(goals: Sequence[str], config: Config, options: Options, ui: Ui, *, as_js
             done = test(pipeline)
             code = finish(done, config.results / done.id, ui, as_json=as_json)
         elif "report" in goals:
-            code = report(runs.latest(config.results), ui, config.known_issues, as_json=as_json)
+            code = report(rundir.latest(config.results), ui, config.known_issues, as_json=as_json)
         return code
     finally:
         ui.settle()
@@ -154,7 +157,7 @@ def test(pipeline: Pipeline) -> Run:
         pipeline.ui.say(str(error))
         return reporting.broken_build(pipeline, error)
     wanted = plan(pipeline, kernels)
-    with runs.open_run(
+    with rundir.open_run(
         pipeline.config.results, pipeline.applied.series, wanted, resume=not pipeline.options.always
     ) as folder:
         try:
@@ -166,7 +169,7 @@ def test(pipeline: Pipeline) -> Run:
                 pipeline.ui.stage("test", str(removed))
             reporting.write(folder.path, done)
         finally:
-            runs.remove_secrets(folder.path)
+            rundir.remove_secrets(folder.path)
     for gone in pipeline.store.evict(pipeline.config.store_limit_mib * 2**20):
         pipeline.ui.stage("store", f"evicted {gone} (store_limit)")
     return done
@@ -195,9 +198,9 @@ def report(path: Path, ui: Ui, known_issues: Path | None = None, *, as_json: boo
 
     Raises HostError when the run was interrupted, and ConfigError when the known issues cannot be read.
     """
-    if not (path / runs.RESULTS).exists():
+    if not (path / rundir.RESULTS).exists():
         raise HostError(f"{path.name} was interrupted and has no results yet", hint="`rig test` resumes it")
-    done = results.read_results(path / runs.RESULTS)
+    done = results.read_results(path / rundir.RESULTS)
     # By the rules of the run, whatever rig.yaml says now; but by the known issues of today, as of the day of the run.
     known = expectations.read(known_issues, datetime.fromisoformat(done.started).date())
     rules = rules_of(Trials.model_validate(done.config.get("trials", 1)), known, done.kernels)

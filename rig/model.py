@@ -136,7 +136,7 @@ class FunctionStalls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectedStalls:
-    """How vCPUs were stalled inside the functions of the series, see stalls.py."""
+    """How vCPUs were stalled inside the functions of the series, see perturbation/stalls.py."""
 
     means: str  # tcg-plugin; "": none was at hand
     executed: int  # instructions of these functions, while switched on
@@ -151,7 +151,7 @@ class DirectedStalls:
 class Perturbation:
     """What the rig did to the schedule of a machine while the workload ran."""
 
-    kinds: tuple[str, ...]  # of jitter that were in effect, see perturb.py: idle, nice, pin
+    kinds: tuple[str, ...]  # of jitter that were in effect, see perturbation/perturb.py: idle, nice, pin
     steps: int  # stalls of vCPUs by jitter
     stalled: float  # seconds, summed over the vCPUs
     note: str = ""  # what could not be done, and why
@@ -224,7 +224,7 @@ class Stopped(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """The entry of the known issues that a finding is one of, see expectations.py."""
+    """The entry of the known issues that a finding is one of, see verdicts/expectations.py."""
 
     entry: str  # where it stands: file and number
     reason: str

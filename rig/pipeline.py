@@ -1,12 +1,12 @@
 """The stages in the order of the data flow, each done once per call and only when it is asked for.
 
-rig.yaml -> cells                 config.py, matrix.py
-base tree -> prefixes             source.py, series.py
-fragments, prefixes -> kernels    kconfig.py, build.py
-guest-workloads -> image, disks   image.py, disks.py
-kernels, image, cells -> trials   schedule.py, trial.py (and accel.py, vm.py, guest.py below it)
-trials -> more trials, verdict    questions.py, sampling.py, verdict.py
-verdict -> reports                results.py, junit.py, summary.py
+rig.yaml -> cells                 settings: config.py, matrix.py
+base tree -> prefixes             trees: source.py, series.py
+fragments, prefixes -> kernels    kernels: kconfig.py, build.py
+guest-workloads -> image, disks   guests: image.py, disks.py
+kernels, image, cells -> trials   runs: schedule.py; trials: trial.py (below it machines: accel.py, vm.py, guest.py)
+trials -> more trials, verdict    verdicts: questions.py, sampling.py, verdict.py
+verdict -> reports                runs: results.py; reports: junit.py, summary.py
 """
 
 from __future__ import annotations
@@ -17,39 +17,34 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from rig import (
-    accel,
-    build,
-    disks,
-    expectations,
-    gueststalls,
-    hunt,
-    image,
-    matrix,
-    parts,
-    plugin,
-    proc,
-    races,
-    series,
-    source,
-    willitscale,
-)
-from rig.accel import Accelerator
-from rig.build import Builder, Flavour
+from rig import proc
 from rig.clock import Stopwatch, now
-from rig.config import Config
+from rig.costs import willitscale
+from rig.detection import hunt
 from rig.errors import BuildError, ConfigError, HostError
-from rig.expectations import Known
-from rig.gueststalls import Arsenal
-from rig.keys import RunKeys
+from rig.front.ui import Ui
+from rig.guests import disks, image
+from rig.guests.keys import RunKeys
+from rig.jobs import parts
+from rig.kernels import build
+from rig.kernels.build import Builder, Flavour
+from rig.machines import accel
+from rig.machines.accel import Accelerator
 from rig.model import Cell, Kernel, Side
-from rig.questions import Rules, rules_of
-from rig.series import Applied, Series
-from rig.stalls import NO_KIT, Kit
+from rig.perturbation import gueststalls, plugin
+from rig.perturbation.gueststalls import Arsenal
+from rig.perturbation.stalls import NO_KIT, Kit
+from rig.settings import matrix
+from rig.settings.config import Config
 from rig.store import Store, digest
-from rig.targets import Finder, Targets, touched_by, touched_by_each
-from rig.touched import Function
-from rig.ui import Ui
+from rig.touches import races
+from rig.touches.targets import Finder, Targets, touched_by, touched_by_each
+from rig.touches.touched import Function
+from rig.trees import series, source
+from rig.trees.series import Applied, Series
+from rig.verdicts import expectations
+from rig.verdicts.expectations import Known
+from rig.verdicts.questions import Rules, rules_of
 
 WORKLOAD_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
 

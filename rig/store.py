@@ -2,8 +2,8 @@
 
     objects/<kind>/<key>/   finished things with a manifest of their hashes, never changed after the rename
     work/<name>/            object directories and checkouts that builds change in place, each below a lock
-    imports/<key>/          stores of their own, made of archives (see archive.py)
-    linux.git               every base tree and every prefix (see source.py and series.py)
+    imports/<key>/          stores of their own, made of archives (see jobs/archive.py)
+    linux.git               every base tree and every prefix (see trees/source.py and trees/series.py)
     locks/, tmp/
 
 Several rigs may share a store. A reader holds a shared lock on the store as a whole; only eviction wants it alone.
@@ -29,7 +29,7 @@ from rig.clock import Deadline, sleep
 from rig.errors import HostError
 
 MANIFEST = "manifest.json"
-IMPORTED = "import.json"  # in a store that was made of an archive, see archive.py
+IMPORTED = "import.json"  # in a store that was made of an archive, see jobs/archive.py
 _CHUNK = 1 << 20
 
 

@@ -10,11 +10,11 @@ import fakelinux
 import hypothesis
 import pytest
 
-from rig.config import default_store, load
+from rig.front.ui import Ui
 from rig.model import Kernel, Side
 from rig.pipeline import Options, Pipeline
+from rig.settings.reading import default_store, load
 from rig.store import Store
-from rig.ui import Ui
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from rig import audit, controls, goals
-from rig.config import load
+from rig import goals
+from rig.front.ui import Ui
 from rig.model import Kernel, Side
 from rig.pipeline import Options
-from rig.ui import Ui
+from rig.records import controls
+from rig.settings.reading import load
+from rig.trials import audit
 
 ROOT = Path(__file__).parents[2]
 CONTROL = next(one for one in controls.read(ROOT / "patches/controls") if one.name == "reference-leaked")

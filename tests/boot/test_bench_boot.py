@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rig import benchrun, benchsamples, campaign, counts
-from rig.benchmodel import Kind, counts_of
-from rig.config import load
-from rig.counts import Counts, Phase
+from rig.costs import bench, counts, samples
+from rig.costs.counts import Counts, Phase
+from rig.costs.metrics import Kind, counts_of
+from rig.front.ui import Ui
 from rig.model import Side, Status, TrialResult
 from rig.pipeline import Options, Pipeline
-from rig.ui import Ui
+from rig.runs import campaign
+from rig.settings.reading import load
 
 pytestmark = pytest.mark.boot
 
@@ -28,7 +29,7 @@ def counted(real_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """One trial of the base kernel, with one CPU and the debug flavour, which other tests have built."""
     words = [f"store={real_store}", "bench.flavours=debug", "bench.cpus=1", "bench.filesystems=tmpfs"]
     words += [f"bench.cases=[{', '.join(CASES)}]", "bench.faults=320"]
-    pipeline = Pipeline(benchrun.settle(load(ROOT / "rig.yaml", words)), Options(jobs=1), Ui())
+    pipeline = Pipeline(bench.settle(load(ROOT / "rig.yaml", words)), Options(jobs=1), Ui())
     kernel = pipeline.built(0)["debug"]
     root = tmp_path_factory.mktemp("bench")
     lab, _ = campaign.lab_on(pipeline, root, kernel, threading.Event())
@@ -37,7 +38,7 @@ def counted(real_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     spec = campaign.spec_of(pipeline, kernel, pipeline.cells[0], Side.BASE, index=0, seed=1)
     lab = replace(lab, accelerator="tcg")
     spec = replace(spec, tracepoints=(), plugin=lambda folder: kit.write_control(folder, kernel.key, 1))
-    from rig import trial
+    from rig.trials import trial
 
     result = trial.run(spec, lab)
     return result, kit.keep(root / spec.place, kernel.key)
@@ -55,7 +56,7 @@ def test_each_case_is_a_phase(counted: tuple[TrialResult, Counts]) -> None:
     assert found.note == ""
     assert tuple(one.name for one in result.cases) == CASES
     assert len(found.phases) == len(CASES)
-    made = list(benchsamples.samples(result, "base", Kind.COUNTED, found))
+    made = list(samples.samples(result, "base", Kind.COUNTED, found))
     assert [one.where.case for one in made] == list(CASES)
 
 

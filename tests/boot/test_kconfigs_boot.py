@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rig.build import flavours_of
-from rig.kconfig import settings
+from rig.kernels.build import flavours_of
+from rig.kernels.kconfig import settings
 from rig.pipeline import Pipeline
 
 KCONFIGS = Path(__file__).parents[2] / "kconfigs"

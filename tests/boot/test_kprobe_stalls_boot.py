@@ -9,20 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from rig import accel, image, keys, kmod, proc
-from rig.build import Builder, make_argv, make_environment
+from rig import proc
 from rig.clock import Deadline
 from rig.errors import BuildError
-from rig.guest import Guest, reach
-from rig.gueststalls import CONTROL, Arsenal, GuestStalls, Settings, arsenal, parse_stats
-from rig.instructions import Place, sample, spans_of
+from rig.front.ui import Ui
+from rig.guests import image, keys
+from rig.kernels.build import Builder
+from rig.kernels.make import make_argv, make_environment
+from rig.machines import accel
+from rig.machines.guest import Guest, reach
+from rig.machines.qemu import VmSpec
+from rig.machines.vm import Vm
 from rig.model import Kernel
-from rig.oracles import new_taints
+from rig.perturbation import kmod
+from rig.perturbation.gueststalls import CONTROL, Arsenal, GuestStalls, Settings, arsenal, parse_stats
+from rig.perturbation.instructions import Place, sample, spans_of
 from rig.pipeline import Pipeline
-from rig.qemu import VmSpec
-from rig.splats import Scanner
-from rig.ui import Ui
-from rig.vm import Vm
+from rig.splats.scanner import Scanner
+from rig.trials.oracles import new_taints
 
 pytestmark = pytest.mark.boot
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rig import lkdtm
-from rig.campaign import lab_on
+from rig.detection import lkdtm
+from rig.front.ui import Ui
 from rig.model import Kernel
 from rig.pipeline import Options, Pipeline
-from rig.trial import Lab
-from rig.ui import Ui
+from rig.runs.campaign import lab_on
+from rig.trials.trial import Lab
 
 pytestmark = pytest.mark.boot
 

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from rig import controls, goals, prefixes, recorded
-from rig.config import Config, load
+from rig import goals
 from rig.errors import RigError
+from rig.front.ui import Ui
 from rig.pipeline import Options, Pipeline
-from rig.series import apply, read
-from rig.source import repository
-from rig.subjects import Subject, subjects
-from rig.ui import Ui
+from rig.records import controls, prefixes, recorded
+from rig.records.subjects import Subject, subjects
+from rig.settings.config import Config
+from rig.settings.reading import load
+from rig.trees.series import apply, read
+from rig.trees.source import repository
 
 ROOT = Path(__file__).parents[2]
 SUBJECTS = subjects(ROOT)

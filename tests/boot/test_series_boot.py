@@ -11,10 +11,10 @@ import pytest
 import xmlschema
 
 from rig import goals
-from rig.config import load
+from rig.front.ui import Ui
 from rig.model import Kernel, Side
 from rig.pipeline import Options
-from rig.ui import Ui
+from rig.settings.reading import load
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests/unit/data/junit.xsd"

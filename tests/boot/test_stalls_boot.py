@@ -10,18 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from rig import accel, functions, image, instructions, keys, plugin, stalls
 from rig.clock import Deadline
-from rig.functions import Kind
-from rig.guest import Guest, reach
+from rig.guests import image, keys
+from rig.machines import accel
+from rig.machines.guest import Guest, reach
+from rig.machines.qemu import StallPlugin, VmSpec
+from rig.machines.vm import Vm
 from rig.model import Kernel, Side
+from rig.perturbation import instructions, plugin, stalls
+from rig.perturbation.stallctl import Block
+from rig.perturbation.stalls import Episode, Kit, Stalls
 from rig.pipeline import Pipeline
-from rig.qemu import StallPlugin, VmSpec
-from rig.stallctl import Block
-from rig.stalls import Episode, Kit, Stalls
-from rig.targets import Finder, Targets
-from rig.touched import Function
-from rig.vm import Vm
+from rig.touches import functions
+from rig.touches.functions import Kind
+from rig.touches.targets import Finder, Targets
+from rig.touches.touched import Function
 
 pytestmark = pytest.mark.boot
 

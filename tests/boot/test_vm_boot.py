@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from rig import accel, disks, image, keys
 from rig.clock import Deadline
 from rig.errors import HostError
-from rig.guest import Guest, reach
-from rig.qemu import MachineShape, VmSpec
-from rig.vm import BootKind, EndKind, Vm
+from rig.guests import disks, image, keys
+from rig.machines import accel
+from rig.machines.ends import BootKind, EndKind
+from rig.machines.guest import Guest, reach
+from rig.machines.qemu import MachineShape, VmSpec
+from rig.machines.vm import Vm
 
 pytestmark = pytest.mark.boot
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rig import benchmodel
-from rig.benchmodel import BASE, NULL, Bench, Kind, Sample, Subject, Where, Work, compare
+from rig.costs import metrics
+from rig.costs.metrics import BASE, NULL, Bench, Kind, Sample, Subject, Where, Work, compare
 
 CASE = "many-private-read"
 WHERE = Where(flavour="release", cpus=4, filesystem="tmpfs", case=CASE)
@@ -49,8 +49,8 @@ def made(subject: str = "s", *, atomics: float = 4.0, rate: float = 120.0, null:
         timed=8,
         subjects=tuple(Subject(name=name, key="k", patches=1) for name in names),
         comparisons=tuple(one for name in names for one in compare(found, name, 0.99)),
-        functions=tuple(one for name in names for one in benchmodel.function_changes(found, name)),
-        sizes=(benchmodel.CodeSize(subject=subject, flavour="release", function="f", before=10, after=20),),
+        functions=tuple(one for name in names for one in metrics.function_changes(found, name)),
+        sizes=(metrics.CodeSize(subject=subject, flavour="release", function="f", before=10, after=20),),
         samples=tuple(replace(one, work=()) for one in found),
         troubles=(),
         notes=("a note",),

@@ -30,9 +30,9 @@ from rig.model import (
     TrialResult,
     Verdict,
 )
-from rig.results import Base, Host, Patch, Run, SeriesInfo
-from rig.touched import Function
-from rig.verdict import fold
+from rig.runs.results import Base, Host, Patch, Run, SeriesInfo
+from rig.touches.touched import Function
+from rig.verdicts.verdict import fold
 
 BUG = Finding(
     oracle="console",

@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,14 @@ import tree_sitter
 import yaml
 
 SECONDS = 300.0
+
+#: In place of ci/setup: the packages are those that run the test.
+SETUP = """\
+#!/bin/sh -e
+mkdir -p .venv/bin
+printf '#!/bin/sh\\nexec {python} -m rig "$@"\\n' >.venv/bin/rig
+chmod +x .venv/bin/rig
+"""
 
 
 @dataclass
@@ -40,6 +50,7 @@ class Service:
     project: Path
     home: Path
     env: dict[str, str]
+    seconds: float = SECONDS
     ran: list[Ran] = field(default_factory=list)
 
     def checkout(self, name: str) -> Path:
@@ -58,7 +69,7 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=SECONDS,
+            timeout=self.seconds,
             check=False,
         )
         return done.returncode, done.stdout
@@ -310,3 +321,22 @@ def environment(path: str, pythonpath: Path) -> dict[str, str]:
     """A job's environment: nothing of this one but what it takes to find the programs."""
     kept = {name: os.environ[name] for name in ("HOME", "USER", "TMPDIR", "XDG_CACHE_HOME") if name in os.environ}
     return kept | {"PATH": path, "PYTHONPATH": str(pythonpath), "LC_ALL": "C.UTF-8"}
+
+
+def counted(junit: Path) -> Counter[tuple[str | None, ...]]:
+    """What a JUnit says of each case, and that it adds up."""
+    top = ET.parse(junit).getroot()
+    cases = [(suite, case) for suite in top.iter("testsuite") for case in suite.iter("testcase")]
+    bad = {kind: sum(1 for _, case in cases if case.find(kind) is not None) for kind in ("failure", "error")}
+    assert (int(top.get("tests", -1)), int(top.get("failures", -1)), int(top.get("errors", -1))) == (
+        len(cases), bad["failure"], bad["error"],
+    )  # fmt: skip
+    return Counter(
+        (
+            suite.get("name"),
+            case.get("classname"),
+            case.get("name"),
+            "failure" if case.find("failure") is not None else "",
+        )
+        for suite, case in cases
+    )

@@ -15,12 +15,14 @@ import fakelinux
 import pytest
 from fakelinux import GOOD
 
-from rig import archive, build
-from rig.config import Config, load
 from rig.errors import ConfigError, HostError
+from rig.front.ui import Ui
+from rig.jobs import archive
+from rig.kernels import build
 from rig.pipeline import Options, Pipeline
+from rig.settings.config import Config
+from rig.settings.reading import load
 from rig.store import Store
-from rig.ui import Ui
 
 Edit = Callable[[dict[str, bytes], dict[str, Any]], None]
 

@@ -15,7 +15,7 @@ import pytest
 from hostworkload import SOURCES
 from test_rig import WAIT, MakeWorld, World, all_gone, machine, world
 
-from rig import benchmodel
+from rig.costs import metrics
 
 __all__ = ["world"]  # the fixture
 
@@ -71,7 +71,7 @@ def test_what_is_better_is_claimed_and_passes(world: MakeWorld) -> None:
     assert found["rate"]["claim"] == "more"
     assert found["excess"]["change"] == -0.5
     assert data["schema_version"] == 2
-    jsonschema.Draft202012Validator(json.loads(benchmodel.SCHEMA.read_text())).validate(data)
+    jsonschema.Draft202012Validator(json.loads(metrics.SCHEMA.read_text())).validate(data)
     histograms = [(one["kind"], one["latencies"]) for one in data["samples"]]
     assert histograms.count(("times", [[4096, 98], [20480, 2]])) == 2 * 3
     assert histograms.count(("counts", [])) == 2 * 2

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 from test_rig import COUNTERS, FAILED, KTAP, WAIT, MakeWorld, World, all_gone, machine, world
 
-from rig.bisection import SCHEMA
+from rig.bisection.outcomes import SCHEMA
 
 __all__ = ["world"]  # the fixture
 

@@ -11,13 +11,13 @@ import fakelinux
 import pytest
 from fakelinux import BREAKS, GOOD, MENDS, WARNS
 
-from rig.build import BrokenSeries, Builder, flavours_of
 from rig.errors import BuildError, ConfigError, HostError, SeriesError
-from rig.git import Git
-from rig.series import Applied, apply, read
-from rig.source import BaseTree, repository, resolve
+from rig.front.ui import Ui
+from rig.kernels.build import BrokenSeries, Builder, flavours_of
 from rig.store import Store
-from rig.ui import Ui
+from rig.trees.git import Git
+from rig.trees.series import Applied, apply, read
+from rig.trees.source import BaseTree, repository, resolve
 
 
 def resolved(tree: Path, store: Store) -> BaseTree:

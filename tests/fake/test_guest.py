@@ -14,8 +14,10 @@ from fakessh import FakeSsh, Reply
 
 from rig.clock import Deadline, Stopwatch
 from rig.errors import HostError
-from rig.guest import Guest, Kept, Lines, NoAnswerError, parse_state
-from rig.keys import RunKeys, make_keys
+from rig.guests.keys import RunKeys, make_keys
+from rig.machines.guest import Guest, NoAnswerError
+from rig.machines.output import Kept, Lines
+from rig.machines.state import parse_state
 
 LONG = 60.0  # a deadline that only a broken rig reaches
 PROMPT = 10.0  # far above what a prompt return takes, far below the deadline that would hide a slow one

@@ -15,11 +15,11 @@ import jsonschema
 import pytest
 from test_rig import FAILED, WAIT, MakeWorld, World, all_gone, machine, world
 
-from rig import arms
-from rig.arms import Arm
-from rig.detection import SCHEMA
+from rig.detection import arms
+from rig.detection.arms import Arm
+from rig.detection.outcomes import SCHEMA
 from rig.errors import ConfigError
-from rig.subjects import subjects
+from rig.records.subjects import subjects
 
 __all__ = ["world"]  # the fixture
 

@@ -10,10 +10,10 @@ import fakelinux
 import pytest
 from madeup import BUG, kernel, run, trial
 
-from rig.lines import with_lines
 from rig.model import CaseResult, Kernel, Side, Status, TrialResult
-from rig.source import repository
+from rig.reports.sourcelines import with_lines
 from rig.store import Store
+from rig.trees.source import repository
 
 TEXT = """\
 int seen(int);

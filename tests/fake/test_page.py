@@ -11,10 +11,10 @@ import pytest
 from browser import Browser
 from madeup import BUG, STALE, cell, kernel, run, trial
 
-from rig import html
 from rig.model import CaseResult, Side, Status
-from rig.results import Patch
-from rig.touched import Function
+from rig.reports import html
+from rig.runs.results import Patch
+from rig.touches.touched import Function
 
 EVIL = '</pre></code></style></title><script>document.title="ran"</script><img src="http://127.0.0.1:9/x">'
 

@@ -20,16 +20,10 @@ import pytest
 from fakelinux import BREAKS, GOOD
 from test_rig import DOUBT, FAILED, ROOT, WAIT, MakeWorld, World, machine, world
 
-from rig.results import SCHEMA
+from rig.runs.results import SCHEMA
 
 __all__ = ["world"]  # the fixture
 
-SETUP = """\
-#!/bin/sh -e
-mkdir -p .venv/bin
-printf '#!/bin/sh\\nexec {python} -m rig "$@"\\n' >.venv/bin/rig
-chmod +x .venv/bin/rig
-"""
 #: Two cells, so that two jobs share the run.
 MACHINES = "{small: {cpus: 2, memory: 512M}}"
 TWO = "{small: {cpus: 2, memory: 512M}, tiny: {cpus: 1, memory: 512M}}"
@@ -46,27 +40,8 @@ def project(here: World) -> World:
     file = here.root / "rig.yaml"
     file.write_text(file.read_text().replace(MACHINES, TWO))
     shutil.copytree(ROOT / "ci", here.root / "ci")
-    (here.root / "ci/setup").write_text(SETUP.format(python=sys.executable))
+    (here.root / "ci/setup").write_text(pipelines.SETUP.format(python=sys.executable))
     return here
-
-
-def counted(junit: Path) -> Counter[tuple[str | None, ...]]:
-    """What a JUnit says of each case, and that it adds up."""
-    top = ET.parse(junit).getroot()
-    cases = [(suite, case) for suite in top.iter("testsuite") for case in suite.iter("testcase")]
-    bad = {kind: sum(1 for _, case in cases if case.find(kind) is not None) for kind in ("failure", "error")}
-    assert (int(top.get("tests", -1)), int(top.get("failures", -1)), int(top.get("errors", -1))) == (
-        len(cases), bad["failure"], bad["error"],
-    )  # fmt: skip
-    return Counter(
-        (
-            suite.get("name"),
-            case.get("classname"),
-            case.get("name"),
-            "failure" if case.find("failure") is not None else "",
-        )
-        for suite, case in cases
-    )
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -75,7 +50,7 @@ def test_a_pipeline_comes_to_what_one_run_comes_to(world: MakeWorld, tmp_path: P
     here = project(world(machine(FAILED, status=1), trials=2))
     alone = here.rig("test")
     assert alone.returncode == 1, alone.stderr
-    expected = counted(here.latest / "junit.xml")
+    expected = pipelines.counted(here.latest / "junit.xml")
     shutil.rmtree(here.root / "results")
     shutil.rmtree(here.root / "store")
 
@@ -102,7 +77,7 @@ def test_a_pipeline_comes_to_what_one_run_comes_to(world: MakeWorld, tmp_path: P
         assert "importing" not in one.output
         assert "CC " not in one.output
     (folder,) = service.ran[-1].folder.glob("results/2*")
-    assert counted(folder / "junit.xml") == expected
+    assert pipelines.counted(folder / "junit.xml") == expected
     assert "<html" in (folder / "report.html").read_text()
     assert sum(expected.values()) == 8
     done = json.loads((folder / "results.json").read_text())
@@ -132,7 +107,7 @@ def test_a_patch_that_breaks_the_build_ends_the_pipeline_with_a_report(
     assert only.code == 1, only.output
     assert "patch 2/2" in only.output
     (folder,) = only.folder.glob("results/2*")
-    assert sum(counted(folder / "junit.xml").values()) == 2
+    assert sum(pipelines.counted(folder / "junit.xml").values()) == 2
     if isinstance(service, pipelines.GitHub):
         assert "breaks the debug build" in service.summary
 

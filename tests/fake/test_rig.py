@@ -26,12 +26,13 @@ import jsonschema
 import pytest
 from fakelinux import BREAKS, GOOD
 
-from rig import audit, perturb
-from rig.compare import SCHEMA as COMPARISON
-from rig.config import load
+from rig.comparison.changes import SCHEMA as COMPARISON
+from rig.front.ui import Ui
+from rig.perturbation import perturb
 from rig.pipeline import Options, Pipeline
-from rig.results import SCHEMA
-from rig.ui import Ui
+from rig.runs.results import SCHEMA
+from rig.settings.reading import load
+from rig.trials import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 CPUS = sorted(os.sched_getaffinity(0))

@@ -16,13 +16,14 @@ from typing import Any
 import fakeqemu
 import pytest
 
-from rig import accel, guest
 from rig.clock import Deadline, Stopwatch
 from rig.errors import ConfigError, HostError
-from rig.image import overlay
-from rig.keys import RunKeys, make_keys
-from rig.qemu import VmSpec
-from rig.vm import BootKind, EndKind, Vm
+from rig.guests.image import overlay
+from rig.guests.keys import RunKeys, make_keys
+from rig.machines import accel, guest
+from rig.machines.ends import BootKind, EndKind
+from rig.machines.qemu import VmSpec
+from rig.machines.vm import Vm
 
 LONG = 60.0  # a deadline that only a broken rig reaches
 
@@ -215,9 +216,9 @@ def test_stopping_twice_is_harmless(tmp_path: Path) -> None:
 FLOOD = """
 import re, sys
 from pathlib import Path
-from rig.accel import ProbeMachine
-from rig.qemu import VmSpec
-from rig.vm import Vm
+from rig.machines.accel import ProbeMachine
+from rig.machines.qemu import VmSpec
+from rig.machines.vm import Vm
 folder, size = Path(sys.argv[1]), 0
 def count(chunk):
     global size
@@ -256,9 +257,9 @@ def test_a_flood_is_kept_at_both_ends_in_bounded_memory(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from rig.accel import ProbeMachine
-from rig.qemu import VmSpec
-from rig.vm import Vm
+from rig.machines.accel import ProbeMachine
+from rig.machines.qemu import VmSpec
+from rig.machines.vm import Vm
 folder = Path(sys.argv[1])
 spec = VmSpec(kernel=folder / "bzImage", initrd=folder / "initrd", machine=ProbeMachine(), accelerator="tcg")
 vm = Vm.start(spec, folder / "vm")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rig.accel import ProbeMachine
-from rig.qemu import VmSpec, Wiring, argv, kernel_cmdline
+from rig.machines.accel import ProbeMachine
+from rig.machines.qemu import VmSpec, Wiring, argv, kernel_cmdline
 
 
 def test_the_probe_powers_off_at_once_and_has_two_cpus() -> None:

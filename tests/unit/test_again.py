@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from madeup import BUG, run, trial
 
-from rig import again
-from rig.config import load
 from rig.model import Side, Status
-from rig.results import Run
+from rig.reports import again
+from rig.runs.results import Run
+from rig.settings.reading import load
 
 CRASHED = trial(Side.PATCHED, Status.CRASH, BUG, index=3)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rig import arms, results
-from rig.arms import Arm, Entry, Record
-from rig.detection import Cleared, Hunt, Outcome, Sighting, fold
+from rig.detection import arms
+from rig.detection.arms import Arm, Entry, Record
+from rig.detection.outcomes import Cleared, Hunt, Outcome, Sighting, fold
 from rig.errors import HostError
-from rig.subjects import Subject
+from rig.records.subjects import Subject
+from rig.runs import results
 
 NONE, BOTH = Arm(name="none", overrides=("a=1",)), Arm(name="both", overrides=("a=2",))
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import audit, sample
-from rig.controls import read
-from rig.sample import Sample
+from rig.records.controls import read
+from rig.trials import audit, sample
+from rig.trials.sample import Sample
 
 ROOT = Path(__file__).parents[2]
 LOOKS = Path(__file__).with_name("data") / "looks"

@@ -13,38 +13,17 @@ import jsonschema
 import pytest
 from madebench import CASE, WHERE, made, sample
 
-from rig import (
-    benchhtml,
-    benchmodel,
-    benchplot,
-    benchreport,
-    benchrun,
-    benchsamples,
-    benchwords,
-    cli,
-    config,
-    countctl,
-    counts,
-    junit,
-    results,
-)
-from rig.benchmodel import (
-    BASE,
-    NULL,
-    Bench,
-    Kind,
-    Trouble,
-    compare,
-    counts_of,
-    regressions,
-    slow_of,
-    times_of,
-)
-from rig.benchstats import Difference, Spread
-from rig.countctl import Counted, Reading, Site
-from rig.counts import Counts, Phase
+from rig import commandline
+from rig.costs import bench, countctl, counts, html, metrics, plot, report, samples, words
+from rig.costs.countctl import Counted, Reading, Site
+from rig.costs.counts import Counts, Phase
+from rig.costs.differences import Difference, Spread
+from rig.costs.metrics import BASE, NULL, Bench, Kind, Trouble, compare, counts_of, regressions, slow_of, times_of
 from rig.errors import ConfigError
 from rig.model import CaseResult, Cell, Side, Status, TrialResult
+from rig.reports import junit
+from rig.runs import results
+from rig.settings import config, reading
 
 ROOT = Path(__file__).parents[2]
 COUNTERS = {
@@ -180,21 +159,19 @@ def case(name: str, **more: int) -> CaseResult:
 def test_phases_belong_to_the_cases_that_did_work() -> None:
     skipped = CaseResult(name="huge-private-read", status=Status.SKIP)
     other = Phase(work=(work("asm_exc_page_fault", entered=1), work("f", locked=16)))
-    made = list(
-        benchsamples.samples(trial(case("a"), skipped, case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE, other)))
-    )
+    made = list(samples.samples(trial(case("a"), skipped, case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE, other))))
     assert [(one.where.case, dict(one.values)["atomics"]) for one in made] == [("a", 2.0), ("b", 0.01)]
     assert (made[0].index, made[0].seed, made[0].where.cpus, made[0].subject) == (2, 3, 4, "s")
 
 
 def test_phases_that_do_not_fit_the_cases_say_nothing() -> None:
-    assert list(benchsamples.samples(trial(case("a"), case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE,)))) == []
-    assert list(benchsamples.samples(trial(case("a")), "s", Kind.COUNTED, Counts(phases=()))) == []
+    assert list(samples.samples(trial(case("a"), case("b")), "s", Kind.COUNTED, Counts(phases=(PHASE,)))) == []
+    assert list(samples.samples(trial(case("a")), "s", Kind.COUNTED, Counts(phases=()))) == []
 
 
 def test_without_the_plugin_a_trial_is_known_by_its_tracepoints() -> None:
     whole = replace(trial(case("a")), coverage=(("trace_mm_filemap_fault", 1), ("trace_mm_filemap_map_pages", 4)))
-    made = list(benchsamples.samples(whole, "s", Kind.COUNTED, None))
+    made = list(samples.samples(whole, "s", Kind.COUNTED, None))
     assert [(one.where.case, dict(one.values)) for one in made] == [
         ("a", {"excess": pytest.approx(0.1)}),
         ("all-cases", {"slow": 0.25}),
@@ -204,7 +181,7 @@ def test_without_the_plugin_a_trial_is_known_by_its_tracepoints() -> None:
 def test_everybody_takes_turns_and_begins_as_often() -> None:
     cells = [Cell(flavour="f", machine=m, workload="w", filesystem="x") for m in ("cpus1", "cpus2")]
     names = ["base", "a", "b"]
-    turns = list(benchrun.order(cells, names, 3))  # type: ignore[arg-type]  # order() looks at none of them
+    turns = list(bench.order(cells, names, 3))  # type: ignore[arg-type]  # order() looks at none of them
     assert len(turns) == len(set(turns)) == 18
     begins = [str(turns[at][2]) for at in range(0, 18, 3)]
     assert sorted(begins) == ["a", "a", "b", "b", "base", "base"]
@@ -214,8 +191,8 @@ def test_everybody_takes_turns_and_begins_as_often() -> None:
 # -- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def the(done: Bench, metric: str, subject: str = "s") -> benchmodel.Comparison:
-    (found,) = benchmodel.named(done.comparisons, subject=subject, metric=metric)
+def the(done: Bench, metric: str, subject: str = "s") -> metrics.Comparison:
+    (found,) = metrics.named(done.comparisons, subject=subject, metric=metric)
     return found
 
 
@@ -252,7 +229,7 @@ def test_the_functions_that_changed_are_kept() -> None:
 
 
 def test_the_sentence_says_what_changed_and_where() -> None:
-    said = benchwords.sentence(made(), "s")
+    said = words.sentence(made(), "s")
     assert said == (
         "s against the base, many-private-read on 4 CPUs: 2.00 fewer atomics per page (6.02 → 4.02): "
         "folio_unlock -1.00, excess faults 2.00 → 0 %, +2.0 % kernel instructions per fault, "
@@ -263,15 +240,13 @@ def test_the_sentence_says_what_changed_and_where() -> None:
 def test_a_sentence_about_too_few_trials_says_what_was_seen_and_claims_nothing() -> None:
     few = [one for one in made().samples if one.index == 0]
     done = replace(made(), comparisons=compare(few, "s", 0.99))
-    assert "many-private-read on 4 CPUs: atomics per page 6.00 → 4.00 (no change claimed)" in benchwords.sentence(
-        done, "s"
-    )
+    assert "many-private-read on 4 CPUs: atomics per page 6.00 → 4.00 (no change claimed)" in words.sentence(done, "s")
     same = replace(made(), comparisons=tuple(replace(one, subject="s") for one in compare(few, NULL, 0.99)))
-    assert "as many atomics per page as before (6.00)" in benchwords.sentence(same, "s")
+    assert "as many atomics per page as before (6.00)" in words.sentence(same, "s")
 
 
 def test_the_cover_block_has_a_sentence_a_table_and_what_it_means() -> None:
-    text = benchwords.cover(made())
+    text = words.cover(made())
     assert "| **6.02 → 4.02** |" in text
     assert "| faults per second | median latency | 99th percentile |" in text
     assert "weak evidence" in text
@@ -279,14 +254,14 @@ def test_the_cover_block_has_a_sentence_a_table_and_what_it_means() -> None:
 
 
 def test_the_terminal_names_regressions() -> None:
-    text = "\n".join(benchwords.summary(made(atomics=7.0)))
+    text = "\n".join(words.summary(made(atomics=7.0)))
     assert "worse by more than 5 %" in text
     assert "release/cpus4/tmpfs/many-private-read: atomics per page 6.02 -> 7.02" in text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.0123456, "0.0123"), (1.234567, "1.23"), (12345.6, "12346")])
 def test_numbers_have_three_digits(value: float, text: str) -> None:
-    assert benchwords.number(value) == text
+    assert words.number(value) == text
 
 
 def test_a_regression_fails_in_junit_and_a_broken_trial_is_an_error() -> None:
@@ -300,11 +275,11 @@ def test_a_regression_fails_in_junit_and_a_broken_trial_is_an_error() -> None:
 
 
 def test_the_exit_code_tells_a_regression_from_nothing_measured() -> None:
-    assert benchreport.exit_code(made()) == 0
-    assert benchreport.exit_code(made(rate=50.0)) == 1
-    assert benchreport.exit_code(replace(made(), comparisons=())) == 4
+    assert report.exit_code(made()) == 0
+    assert report.exit_code(made(rate=50.0)) == 1
+    assert report.exit_code(replace(made(), comparisons=())) == 4
     trouble = Trouble(subject="s", cell="c", kind=Kind.TIMED, status="CRASH", reason="boom", evidence="e")
-    assert benchreport.exit_code(replace(made(), troubles=(trouble,))) == 1
+    assert report.exit_code(replace(made(), troubles=(trouble,))) == 1
 
 
 class _Links(HTMLParser):
@@ -322,7 +297,7 @@ def test_the_page_shows_curves_and_fetches_nothing() -> None:
     done = made("a <script>")
     other = replace(WHERE, cpus=1)
     more = tuple(replace(one, where=other) for one in done.comparisons)
-    page = benchhtml.page(replace(done, comparisons=(*done.comparisons, *more)))
+    page = html.page(replace(done, comparisons=(*done.comparisons, *more)))
     found = _Links()
     found.feed(page)
     assert found.fetched == []
@@ -333,8 +308,8 @@ def test_the_page_shows_curves_and_fetches_nothing() -> None:
 
 def test_histograms_stand_beside_the_curves_for_each_number_of_cpus() -> None:
     done = made()
-    assert benchplot.curves(done, CASE) == ""
-    drawn = benchplot.histograms(done, CASE)
+    assert plot.curves(done, CASE) == ""
+    drawn = plot.histograms(done, CASE)
     assert drawn.startswith("<svg")
     for text in ("4 vCPUs, tmpfs", "latency of a fault, µs", ">base<", ">s<"):
         assert text in drawn
@@ -342,34 +317,34 @@ def test_histograms_stand_beside_the_curves_for_each_number_of_cpus() -> None:
     assert "$" not in drawn  # of a logarithmic axis matplotlib makes TeX, which SVG text shows as it stands
     other = replace(WHERE, cpus=1)
     more = tuple(replace(one, where=other) for one in done.samples)
-    assert "1 vCPU, tmpfs" in benchplot.histograms(replace(done, samples=(*done.samples, *more)), CASE)
+    assert "1 vCPU, tmpfs" in plot.histograms(replace(done, samples=(*done.samples, *more)), CASE)
     bare = replace(done, samples=tuple(replace(one, latencies=()) for one in done.samples))
-    assert benchplot.histograms(bare, CASE) == ""
-    assert "Figures claim nothing" in benchhtml.page(done)
-    assert "Figures claim nothing" not in benchhtml.page(bare)
+    assert plot.histograms(bare, CASE) == ""
+    assert "Figures claim nothing" in html.page(done)
+    assert "Figures claim nothing" not in html.page(bare)
 
 
 def test_of_a_null_control_alone_both_sides_are_drawn() -> None:
     done = made()
     alone = replace(done, subjects=tuple(one for one in done.subjects if one.name == NULL))
-    assert f">{NULL}<" in benchplot.histograms(alone, CASE)
+    assert f">{NULL}<" in plot.histograms(alone, CASE)
 
 
 @pytest.mark.parametrize("done", [made(), made(null=False), replace(made(), samples=(), functions=())])
 def test_any_bench_fits_the_schema(done: Bench) -> None:
     data = json.loads(json.dumps(results.to_json(done), allow_nan=False))
-    validator = jsonschema.Draft202012Validator(json.loads(benchmodel.SCHEMA.read_text()))
+    validator = jsonschema.Draft202012Validator(json.loads(metrics.SCHEMA.read_text()))
     validator.validate(data)
     for broken in ({**data, "schema_version": 1}, {**data, "more": 1}, {**data, "level": "high"}):
         assert not validator.is_valid(broken)
 
 
 def test_the_schema_names_every_field_and_no_other() -> None:
-    schema = json.loads(benchmodel.SCHEMA.read_text())
+    schema = json.loads(metrics.SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     named = {"Difference": Difference, "Spread": Spread}
     for name, described in {"Bench": schema, **schema["$defs"]}.items():
-        kind = named.get(name) or getattr(benchmodel, name)
+        kind = named.get(name) or getattr(metrics, name)
         assert set(described["properties"]) == {field.name for field in dataclasses.fields(kind)}, name
         assert sorted(described["required"]) == sorted(described["properties"]), name
         assert described["additionalProperties"] is False, name
@@ -377,7 +352,7 @@ def test_the_schema_names_every_field_and_no_other() -> None:
 
 def test_all_files_are_written_and_the_json_is_read_back(tmp_path: Path) -> None:
     done = made()
-    benchreport.write(tmp_path, done)
+    report.write(tmp_path, done)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.html", "junit.xml", "summary.md", "summary.txt"]
     assert results.from_json(Bench, json.loads(json.dumps(results.to_json(done), allow_nan=False))) == done
 
@@ -386,9 +361,9 @@ def test_all_files_are_written_and_the_json_is_read_back(tmp_path: Path) -> None
 
 
 def test_the_cells_of_a_bench_are_its_own() -> None:
-    loaded = config.load(ROOT / "rig.yaml", ["bench.cpus=[1, 8]", "bench.filesystems=tmpfs", "bench.cases=many-*"])
-    settled = benchrun.settle(loaded)
-    from rig.matrix import cells
+    loaded = reading.load(ROOT / "rig.yaml", ["bench.cpus=[1, 8]", "bench.filesystems=tmpfs", "bench.cases=many-*"])
+    settled = bench.settle(loaded)
+    from rig.settings.matrix import cells
 
     assert [one.id for one in cells(settled)] == [
         "release/cpus1/bench-faults/tmpfs",
@@ -400,20 +375,20 @@ def test_the_cells_of_a_bench_are_its_own() -> None:
 
 
 def test_words_of_the_command_line_are_those_of_a_bench() -> None:
-    overrides, against = cli.bench_words(["pairs=3", "series=x", "against=y", "cpus=[1, 2]"])
+    overrides, against = commandline.bench_words(["pairs=3", "series=x", "against=y", "cpus=[1, 2]"])
     assert overrides == ["bench.pairs=3", "series=x", "bench.cpus=[1, 2]"]
     assert against == "y"
-    assert cli.bench_words([]) == ([], "")
+    assert commandline.bench_words([]) == ([], "")
     own = {name for name in config.Bench.model_fields if name != "flavours"}
-    assert own == set(cli.BENCH_KEYS)
+    assert own == set(commandline.BENCH_KEYS)
 
 
 def test_series_are_chosen_by_name() -> None:
-    assert benchrun.choose(ROOT, ["cow-*", "null", "costs/*"]) == (
+    assert bench.choose(ROOT, ["cow-*", "null", "costs/*"]) == (
         "cow-nolock",
         NULL,
         "costs/lock-taken-twice",
         "costs/no-fault-around-in-shared",
     )
     with pytest.raises(ConfigError, match="no series is called 'nothing'"):
-        benchrun.choose(ROOT, ["nothing"])
+        bench.choose(ROOT, ["nothing"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hostworkload import BROKEN, PASS, SOURCES, Run, build, run, run_cases
 
-from rig import latencies
+from rig.costs import latencies
 
 NAME = "bench-faults"
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from madebench import made
 
-from rig import benchrecord, results, series
-from rig.benchmodel import NULL, Bench
+from rig.costs import record
+from rig.costs.metrics import NULL, Bench
 from rig.errors import ConfigError
+from rig.runs import results
+from rig.trees import series
 
 ROOT = Path(__file__).parents[2]
 SERIES = "fault-around-cleanups"
@@ -31,7 +33,7 @@ def root(tmp_path: Path) -> Path:
     (patches / SERIES).mkdir(parents=True)
     for patch in (ROOT / "patches" / SERIES).glob("*.patch"):
         (patches / SERIES / patch.name).write_bytes(patch.read_bytes())
-    (patches / "README.md").write_text(f"before\n{benchrecord.BEGIN}\nold\n{benchrecord.END}\nafter\n")
+    (patches / "README.md").write_text(f"before\n{record.BEGIN}\nold\n{record.END}\nafter\n")
     return patches.parent
 
 
@@ -42,12 +44,12 @@ def measured(root: Path, *, atomics: float = 4.0) -> Bench:
 
 
 def test_the_record_in_patches_is_true() -> None:
-    assert benchrecord.complaint(ROOT) == ""
+    assert record.complaint(ROOT) == ""
 
 
 def test_a_bench_is_recorded_and_rendered(root: Path, tmp_path: Path) -> None:
-    whole = benchrecord.record(root, [kept(tmp_path, measured(root))])
-    assert benchrecord.read(root) == whole
+    whole = record.record(root, [kept(tmp_path, measured(root))])
+    assert record.read(root) == whole
     assert whole.benches[0].samples == ()
     text = (root / "patches/README.md").read_text()
     assert text.startswith("before\n")
@@ -57,12 +59,12 @@ def test_a_bench_is_recorded_and_rendered(root: Path, tmp_path: Path) -> None:
     assert "2.00 fewer atomics per page" in text
     assert "0 claims in" in text
     assert "f +10" in text
-    assert benchrecord.complaint(root) == ""
+    assert record.complaint(root) == ""
 
 
 def test_a_later_bench_takes_the_place_of_an_earlier_one(root: Path, tmp_path: Path) -> None:
-    benchrecord.record(root, [kept(tmp_path, measured(root), "one")])
-    whole = benchrecord.record(root, [kept(tmp_path, measured(root, atomics=5.0), "two")])
+    record.record(root, [kept(tmp_path, measured(root), "one")])
+    whole = record.record(root, [kept(tmp_path, measured(root, atomics=5.0), "two")])
     assert [one.id for one in whole.benches] == ["two"]
     assert "6.02 → 5.02" in (root / "patches/README.md").read_text()
 
@@ -73,9 +75,9 @@ def test_counts_and_times_may_come_from_two_benches(root: Path, tmp_path: Path) 
         replace(both, samples=(), comparisons=tuple(one for one in both.comparisons if (one.metric == "rate") is timed))
         for timed in (False, True)
     )
-    whole = benchrecord.record(root, [kept(tmp_path, counts, "counts"), kept(tmp_path, times, "times")])
+    whole = record.record(root, [kept(tmp_path, counts, "counts"), kept(tmp_path, times, "times")])
     assert [one.id for one in whole.benches] == ["counts", "times"]
-    assert len(benchrecord.of_subject(whole, SERIES).comparisons) == len(both.comparisons) / 2
+    assert len(record.of_subject(whole, SERIES).comparisons) == len(both.comparisons) / 2
     text = (root / "patches/README.md").read_text()
     assert "6.02 → 4.02" in text
     assert "+19 %" in text
@@ -89,30 +91,30 @@ def test_a_null_control_that_ran_alone_stays(root: Path, tmp_path: Path) -> None
         subjects=tuple(one for one in done.subjects if one.name == NULL),
         comparisons=tuple(one for one in done.comparisons if one.subject == NULL),
     )
-    benchrecord.record(root, [kept(tmp_path, alone, "null")])
-    whole = benchrecord.record(root, [kept(tmp_path, done, "both")])
+    record.record(root, [kept(tmp_path, alone, "null")])
+    whole = record.record(root, [kept(tmp_path, done, "both")])
     assert [one.id for one in whole.benches] == ["null", "both"]
     assert "0 claims in 6 comparisons" in (root / "patches/README.md").read_text()
 
 
 def test_what_is_recorded_of_other_patches_is_dropped(root: Path, tmp_path: Path) -> None:
     place = kept(tmp_path, measured(root))
-    benchrecord.record(root, [place])
+    record.record(root, [place])
     patch = next((root / "patches" / SERIES).glob("0001*"))
     patch.write_bytes(patch.read_bytes().replace(b"one place", b"1 place"))
-    assert "measured other patches" in benchrecord.complaint(root)
-    assert benchrecord.record(root, []).benches == ()
+    assert "measured other patches" in record.complaint(root)
+    assert record.record(root, []).benches == ()
 
 
 def test_a_table_that_was_written_by_hand_is_noticed(root: Path, tmp_path: Path) -> None:
-    benchrecord.record(root, [kept(tmp_path, measured(root))])
+    record.record(root, [kept(tmp_path, measured(root))])
     readme = root / "patches/README.md"
     readme.write_text(readme.read_text().replace("6.02", "6.01"))
-    assert "its table is not that" in benchrecord.complaint(root)
+    assert "its table is not that" in record.complaint(root)
 
 
 def test_what_nobody_measured_has_no_column(root: Path, tmp_path: Path) -> None:
-    benchrecord.record(root, [kept(tmp_path, measured(root))])
+    record.record(root, [kept(tmp_path, measured(root))])
     (head,) = [line for line in (root / "patches/README.md").read_text().splitlines() if line.startswith("| series")]
     assert "excess faults |" in head
     assert "skipped pages" not in head
@@ -125,20 +127,20 @@ def test_a_bench_of_the_version_before_is_read_and_one_of_the_next_is_refused(tm
     for one in data["samples"]:
         del one["latencies"]
     (tmp_path / "bench.json").write_text(json.dumps(data))
-    assert benchrecord.read_bench(tmp_path).samples == older.samples
+    assert record.read_bench(tmp_path).samples == older.samples
     (tmp_path / "bench.json").write_text(json.dumps({**data, "schema_version": 3}))
     with pytest.raises(ConfigError, match="schema version 3"):
-        benchrecord.read_bench(tmp_path)
+        record.read_bench(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]"])
 def test_what_is_no_bench_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "bench.json").write_text(content)
     with pytest.raises(ConfigError, match="is no bench"):
-        benchrecord.read_bench(tmp_path)
+        record.read_bench(tmp_path)
 
 
 def test_a_readme_without_markers_is_refused(root: Path) -> None:
     (root / "patches/README.md").write_text("nothing")
     with pytest.raises(ConfigError, match="expected a line"):
-        benchrecord.record(root, [])
+        record.record(root, [])

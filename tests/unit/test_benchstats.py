@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rig import benchstats
-from rig.benchstats import Claim, counted, fewest_pairs, rate, timed
+from rig.costs import differences
+from rig.costs.differences import Claim, counted, fewest_pairs, rate, timed
 
 COUNTS = st.lists(st.floats(0, 1e6), min_size=1, max_size=8)
 TIMES = st.lists(st.floats(1e-3, 1e6), min_size=8, max_size=8)
@@ -117,4 +117,4 @@ def test_a_rate_comes_with_what_it_may_be() -> None:
     assert found.value == 0.01
     assert 0 < found.low < 0.01 < found.high < 0.06
     assert (rate(0, 0).low, rate(0, 0).high) == (0.0, 1.0)
-    assert benchstats.rate(0, 100).high < 0.04
+    assert differences.rate(0, 100).high < 0.04

@@ -7,10 +7,10 @@ from typing import Any
 
 from madeup import BUG, run, trial
 
-from rig.blame import Blame, blame, of_verdict, stack
 from rig.model import CaseResult, Finding, Side, Status
-from rig.results import Patch, Run
-from rig.touched import Function
+from rig.runs.results import Patch, Run
+from rig.touches.touched import Function
+from rig.verdicts.blame import Blame, blame, of_verdict, stack
 
 SPLAT = """\
 [    5.1][  T172] kernel BUG at mm/filemap.c:154!

@@ -9,9 +9,9 @@ import pytest
 from madeup import BUG, cell, trial
 from rich.console import Console
 
-from rig.board import BESIDE, Board
+from rig.front.board import BESIDE, Board
 from rig.model import Cell, Side, Status
-from rig.schedule import order
+from rig.runs.schedule import order
 
 CELLS = tuple(cell(machine=f"m{number}") for number in range(30))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import madeup as made
 import pytest
 
-from rig import checkseries
 from rig.errors import BuildError, ConfigError, HostError, SeriesError
+from rig.jobs import checkseries
 from rig.model import Finding, Judgement, Side, Status
 
 FIRST = "a" * 40

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import ci
-from rig.ci import Service
 from rig.errors import BuildError
-from rig.ui import Ui
+from rig.front.ui import Ui
+from rig.jobs import ci
+from rig.jobs.ci import Service
 
 ROOT = Path(__file__).parents[2]
 GITHUB = {"CI": "true", "GITHUB_ACTIONS": "true"}
@@ -88,7 +88,7 @@ def test_sections_are_closed_also_when_something_fails(
 def test_a_terminal_in_ci_is_no_terminal() -> None:
     main, end = pty.openpty()
     env = {"PATH": os.environ["PATH"], "CI": "true", "TERM": "xterm", "PYTHONPATH": str(ROOT)}
-    code = "from rig.ui import Ui\nui = Ui()\nui.progress('half')\nui.say('done')\nui.settle()\n"
+    code = "from rig.front.ui import Ui\nui = Ui()\nui.progress('half')\nui.say('done')\nui.settle()\n"
     subprocess.run([sys.executable, "-c", code], stderr=end, env=env, check=True, timeout=60)
     os.close(end)
     assert b"\x1b" not in os.read(main, 4096)
@@ -98,7 +98,7 @@ def test_a_terminal_in_ci_is_no_terminal() -> None:
 def test_lines_keep_their_order_in_a_pipe() -> None:
     """Standard output goes line by line, so it stands where it belongs among the lines of standard error."""
     code = (
-        "import sys\nfrom rig import ci\nci.tame_streams(ci.service())\n"
+        "import sys\nfrom rig.jobs import ci\nci.tame_streams(ci.service())\n"
         "print('one')\nprint('two', file=sys.stderr)\nprint('three')\n"
     )
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}

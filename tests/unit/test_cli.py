@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rig.cli import COMMANDS, GOALS, main, sort_words
+from rig.cli import main
+from rig.commandline import COMMANDS, GOALS, sort_words
 from rig.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from madeup import BUG, STALE, cell, trial
 
-from rig.compare import SCHEMA, Change, Comparison, FindingChange, PatchChange, compare, match
-from rig.comparison import text
-from rig.expectations import Issue, Known
+from rig.comparison.changes import SCHEMA, Change, Comparison, FindingChange, PatchChange, compare, match
+from rig.comparison.compare import text
 from rig.model import Finding, Judgement, Side, Status, TrialResult
-from rig.results import Patch, Run, to_json
-from rig.verdict import Rules, fold
+from rig.runs.results import Patch, Run, to_json
+from rig.verdicts.expectations import Issue, Known
+from rig.verdicts.verdict import Rules, fold
 
 BASE, PATCHED = Side.BASE, Side.PATCHED
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.config import load, mebibytes
 from rig.errors import ConfigError
+from rig.settings.config import mebibytes
+from rig.settings.reading import load
 
 GOOD = """\
 machines:

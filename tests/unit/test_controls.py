@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rig.config import load
-from rig.controls import Control, flow, read, series_word
 from rig.errors import ConfigError
+from rig.records.controls import Control, flow, read, series_word
+from rig.settings.reading import load
 
 ROOT = Path(__file__).parents[2]
 BAD = """\

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rig import countctl, plugin, stallctl
-from rig.countctl import Counted, Reading, Role
+from rig.costs import countctl
+from rig.costs.countctl import Counted, Reading, Role
+from rig.perturbation import plugin, stallctl
 
 #: `./decode` reads one instruction a line, in hexadecimal, and says what it is.
 DECODE = r"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.coverage import KEPT, gained, least, missing
+from rig.trials.coverage import KEPT, gained, least, missing
 
 BEFORE = {"pgfault": 100, "pgmigrate_success": 5, "nr_free_pages": 9000, "thp_split_page": 0}
 AFTER = {**BEFORE, "pgfault": 350, "pgmigrate_success": 5, "trace_mm_filemap_map_pages": 70, "nr_free_pages": 1}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rig.disks import MAKERS, disk_inputs, disk_uuid, make_disk
 from rig.errors import ConfigError, HostError
+from rig.guests.disks import MAKERS, disk_inputs, disk_uuid, make_disk
 
 SIZES = {"ext4": 64, "xfs": 300}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.doctor import NEEDS, Need, apt_command, checks, missing
+from rig.front.doctor import NEEDS, Need, apt_command, checks, missing
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def test_the_report_names_package_and_command(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_table_needs_only_the_standard_library() -> None:
-    code = "import sys, rig.doctor; print(*{n.partition('.')[0] for n in sys.modules})"
+    code = "import sys, rig.front.doctor; print(*{n.partition('.')[0] for n in sys.modules})"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) - {"rig", "__main__"} <= set(sys.stdlib_module_names) | {"sitecustomize"}
 

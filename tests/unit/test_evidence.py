@@ -8,9 +8,9 @@ from pathlib import Path
 import madeup as made
 import pytest
 
-from rig import evidence
-from rig.config import Evidence
 from rig.model import Side, Status, TrialResult
+from rig.runs import evidence
+from rig.settings.config import Evidence
 
 MIB = 1 << 20
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from madeup import BUG, GUEST, STALE, cell, kernel, trial
 
-from rig.config import Trials
 from rig.errors import ConfigError
-from rig.expectations import NOTHING, Issue, Known, read
 from rig.model import Finding, Judgement, Side, Status, TrialResult, Verdict
-from rig.questions import rules_of
-from rig.verdict import Rules, fold
+from rig.settings.config import Trials
+from rig.verdicts.expectations import NOTHING, Issue, Known, read
+from rig.verdicts.questions import rules_of
+from rig.verdicts.verdict import Rules, fold
 
 BASE, PATCHED = Side.BASE, Side.PATCHED
 TODAY = date(2026, 5, 1)

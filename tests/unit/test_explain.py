@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from rig import explain, matrix
 from rig.cli import main
-from rig.config import Machine, load
 from rig.errors import ConfigError
-from rig.kconfig import settings
-from rig.races import BY_FILE, GENERAL, NAMES, ORACLES, RACES, concerning, favoured, oracle, race
+from rig.front import explain
+from rig.kernels.kconfig import settings
+from rig.settings import matrix
+from rig.settings.config import Machine
+from rig.settings.reading import load
+from rig.touches.races import BY_FILE, GENERAL, NAMES, ORACLES, RACES, concerning, favoured, oracle, race
 
 ROOT = Path(__file__).parents[2]
 KCONFIGS = ROOT / "kconfigs"

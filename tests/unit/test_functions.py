@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.functions import (
+from rig.touches.functions import (
     DULL,
     Instruction,
     Kind,
@@ -21,7 +21,7 @@ from rig.functions import (
     parse_symbols,
     placed,
 )
-from rig.touched import Function
+from rig.touches.touched import Function
 
 READELF = """
 Symbol table '.symtab' contains 9 entries:

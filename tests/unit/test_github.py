@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from madeup import BUG, run, runs, trial
 
-from rig import github
 from rig.model import Side, Status
-from rig.results import Run
+from rig.reports import github
+from rig.runs.results import Run
 
 EVIL = "BUG in x|y`</td><img src=x>\n::error::made up\n@torvalds [a](http://x) %0A"
 

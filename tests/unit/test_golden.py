@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.splats import scan_bytes
+from rig.splats.scanner import scan_bytes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

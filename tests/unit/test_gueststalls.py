@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from rig.guest import Guest, GuestRun
-from rig.gueststalls import (
+from rig.machines.guest import Guest, GuestRun
+from rig.perturbation.gueststalls import (
     ARM,
     CONTROL,
     DISARM,
@@ -21,7 +21,7 @@ from rig.gueststalls import (
     load_command,
     parse_stats,
 )
-from rig.instructions import Place
+from rig.perturbation.instructions import Place
 
 STATS = """\
 probe filemap_map_pages+0x1b4 hits 1200 stalls 7 open 2 ns 12500000 declined 3 missed 1

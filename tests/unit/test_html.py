@@ -10,11 +10,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from madeup import BUG, STALE, cell, kernel, run, runs, trial
 
-from rig import html
-from rig.html import logs, plots, view
 from rig.model import CaseResult, DirectedStalls, Finding, FunctionStalls, Perturbation, Side, Status
-from rig.results import Patch, Run
-from rig.touched import Function
+from rig.reports import html
+from rig.reports.html import logs, plots, view
+from rig.runs.results import Patch, Run
+from rig.touches.touched import Function
 
 #: Elements that HTML knows to have no end.
 VOID = {"meta", "br", "link", "img", "input", "hr"}

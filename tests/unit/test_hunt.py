@@ -10,9 +10,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import races
-from rig.hunt import FLOOR, attention, growing, median, quantile, relevance, rotation
+from rig.detection.hunt import FLOOR, attention, growing, median, quantile, relevance, rotation
 from rig.model import Cell
+from rig.touches import races
 
 names = st.sampled_from(["a", "b", "c", "d"])
 cells = st.lists(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import image
 from rig.errors import ConfigError, HostError
-from rig.image import Entry, archive, base_image, contents, fingerprint, image_inputs, run_image
-from rig.keys import make_keys
+from rig.guests import image
+from rig.guests.image import Entry, archive, base_image, contents, fingerprint, image_inputs, run_image
+from rig.guests.keys import make_keys
 
 PATHS = st.lists(st.text("abcdefgh._-é", min_size=1, max_size=20), unique=True, max_size=8)
 

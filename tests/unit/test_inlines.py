@@ -6,8 +6,8 @@ import subprocess
 from itertools import pairwise
 from pathlib import Path
 
-from rig.functions import Kind, Symbol, Symbols, parse_symbols, read_symbols
-from rig.inlines import of_object, parse_frames, saved_command, with_debug
+from rig.touches.functions import Kind, Symbol, Symbols, parse_symbols, read_symbols
+from rig.touches.inlines import of_object, parse_frames, saved_command, with_debug
 
 COMMAND = (
     "savedcmd_mm/a.o := gcc -Wp,-MMD,mm/.a.o.d -nostdinc -I/w/source/include -I./include "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.instructions import ANCHOR, Names, Place, parse_names, places, sample, spans_of
+from rig.perturbation.instructions import ANCHOR, Names, Place, parse_names, places, sample, spans_of
 
 NM = """\
 ffffffff81000000 T _stext

@@ -15,9 +15,9 @@ import xmlschema
 from hypothesis import HealthCheck, given, settings
 from madeup import BUG, GUEST, STALE, cell, run, trial
 
-from rig.junit import MAX_TEXT, write_junit
 from rig.model import CaseResult, Finding, Side, Status, TrialResult
-from rig.results import Run
+from rig.reports.junit import MAX_TEXT, write_junit
+from rig.runs.results import Run
 
 XSD: Any = xmlschema.XMLSchema(str(Path(__file__).parent / "data" / "junit.xsd"))
 

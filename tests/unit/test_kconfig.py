@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rig.kconfig import dependencies, dropped, settings
+from rig.kernels.kconfig import dependencies, dropped, settings
 
 FRAGMENTS = sorted((Path(__file__).parents[2] / "kconfigs").glob("*.config"))
 

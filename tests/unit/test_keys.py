@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rig.errors import HostError
-from rig.keys import HOST_ALIAS, load_keys, make_keys, ssh_argv
+from rig.guests.keys import HOST_ALIAS, load_keys, make_keys, ssh_argv
 
 
 def test_private_files_are_private(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rig.kmod import NEEDS, SOURCES, key, missing, vermagic
+from rig.perturbation.kmod import NEEDS, SOURCES, key, missing, vermagic
 
 ALL = "".join(f"CONFIG_{name}=y\n" for name in NEEDS)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import ktap
-from rig.ktap import KtapParser, parse
 from rig.model import Status
+from rig.trials import ktap
+from rig.trials.ktap import KtapParser, parse
 
 GOOD = """\
 KTAP version 1

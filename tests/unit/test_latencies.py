@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from madebench import WHERE, made, sample
 
-from rig import latencies
-from rig.benchmodel import BASE, Kind, compare
-from rig.latencies import Histogram, band, bucket_end, histogram
+from rig.costs import latencies
+from rig.costs.latencies import Histogram, band, bucket_end, histogram
+from rig.costs.metrics import BASE, Kind, compare
 
 
 def least(nanoseconds: int) -> int:

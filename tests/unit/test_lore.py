@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from threads import ANSWERS, V1, V2, mail
 
-from rig import lore, series
 from rig.errors import ConfigError, HostError
+from rig.trees import lore, series
 
 CHANGE = "20260101-a-thing-0123456789ab"
 COVER = mail("[PATCH 0/2] a thing", f"words\n\nchange-id: {CHANGE}\n", key="cover")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threads import ANSWERS, DIFF, SEPARATOR, V1, V2, mail, patch
 
-from rig import mails
 from rig.errors import SeriesError
+from rig.trees import mails
 
 
 def read(*parts: str, wanted: str = "") -> list[str]:

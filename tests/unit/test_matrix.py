@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.config import Config, load
 from rig.errors import ConfigError
-from rig.matrix import cells, pairwise
 from rig.model import Cell
+from rig.settings.config import Config
+from rig.settings.matrix import cells, pairwise
+from rig.settings.reading import load
 
 TEXT = """\
 flavours: {debug: [base], release: [base]}

@@ -12,13 +12,14 @@ from typing import Any
 import madeup as made
 import pytest
 
-from rig import series
-from rig.config import Config, load
 from rig.errors import ConfigError, HostError
-from rig.merge import merge
+from rig.front.ui import Ui
+from rig.jobs.merge import merge
 from rig.model import Cell, Judgement, Side, Status, TrialResult
-from rig.results import Run, read_results, to_json, write_results
-from rig.ui import Ui
+from rig.runs.results import Run, read_results, to_json, write_results
+from rig.settings.config import Config
+from rig.settings.reading import load
+from rig.trees import series
 
 PATCH = (
     "From: A <a@b.c>\nSubject: [PATCH] x\n\n---\ndiff --git a/a.c b/a.c\n--- a/a.c\n+++ b/a.c\n@@ -1 +1 @@\n-a\n+b\n"

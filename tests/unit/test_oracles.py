@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig import ktap
-from rig.ktap import KtapReport
 from rig.model import Finding, Status
-from rig.oracles import RULES, TAINTS, Evidence, Ruling, judge, new_taints
-from rig.splats import scan_bytes
+from rig.splats.scanner import scan_bytes
+from rig.trials import ktap
+from rig.trials.ktap import KtapReport
+from rig.trials.oracles import RULES, TAINTS, Evidence, Ruling, judge, new_taints
 
 
 def stream(*lines: str, plan: int = 2) -> KtapReport:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rig import partners, races
-from rig.functions import Kind, Symbol, Symbols, partner_ranges
+from rig.touches import partners, races
+from rig.touches.functions import Kind, Symbol, Symbols, partner_ranges
 
 
 def test_every_partner_belongs_to_a_known_race() -> None:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from rig.cli import main
 from rig.errors import ConfigError
-from rig.matrix import cells
+from rig.front.ui import Ui
+from rig.jobs.parts import deal, listing, part
 from rig.model import Cell
-from rig.parts import deal, listing, part
 from rig.pipeline import Options, Pipeline
-from rig.ui import Ui
+from rig.settings.matrix import cells
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +67,7 @@ def test_the_forms_of_the_services(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_cell_gets_in_a_part_what_it_gets_in_the_whole() -> None:
     """Whether a workload concerns the series is weighed over the whole: alone it would seem to be all there is."""
-    from rig.config import load
+    from rig.settings.reading import load
 
     config = load(ROOT / "rig.yaml", ["trials=3", "elsewhere=1"])
     whole = Pipeline(config, Options(jobs=1), Ui(quiet=True))

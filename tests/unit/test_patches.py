@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rig import controls, matrix, prefixes, recorded, series, tables
-from rig.config import load
-from rig.controls import Control
-from rig.subjects import Subject, subjects
+from rig.records import controls, prefixes, recorded, tables
+from rig.records.controls import Control
+from rig.records.subjects import Subject, subjects
+from rig.settings import matrix
+from rig.settings.reading import load
+from rig.trees import series
 
 ROOT = Path(__file__).parents[2]
 PATCHES = ROOT / "patches"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rig.ktap import KtapReport, parse
 from rig.model import Status
-from rig.oracles import Evidence, judge
 from rig.pipeline import WORKLOAD_FLAGS
+from rig.trials.ktap import KtapReport, parse
+from rig.trials.oracles import Evidence, judge
 
 SOURCE = Path(__file__).resolve().parents[2] / "guest-workloads/peer.c"
 WAIT = 60.0  # seconds; only a broken program takes so long

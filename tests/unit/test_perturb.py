@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.perturb import SHARE, Able, Jitter, Means, Rests, Step, Threads, means, plan
+from rig.perturbation.perturb import SHARE, Able, Jitter, Means, Rests, Step, Threads, means, plan
 
 ROOT = Path(__file__).parents[2]
 WAIT = 30.0  # seconds; only broken code takes so long
@@ -304,7 +304,7 @@ def test_a_means_that_fails_is_given_up_with_a_note(machine: Machine) -> None:
 
 UNPRIVILEGED = """
 import os, resource, signal, time
-from rig import perturb
+from rig.perturbation import perturb
 resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
 if os.getuid() == 0:
     os.setgroups([])

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rig import bisectsim, posterior
-from rig.bisectsim import World
-from rig.posterior import BASE_HAS_IT, NOBODY, SEEN, STRAY, Belief, Suspect
+from rig.bisection import posterior, simulation
+from rig.bisection.posterior import BASE_HAS_IT, NOBODY, SEEN, STRAY, Belief, Suspect
+from rig.bisection.simulation import World
 
 PATCH = [Suspect(introduced=number) for number in range(9)]
 
@@ -213,7 +213,7 @@ def test_few_are_convicted_wrongly(rate: float, runs: int) -> None:
     for _ in range(runs):
         patches = rng.choice([2, 5, 16, 64])
         guilty = Suspect(introduced=rng.randint(1, patches))
-        done = bisectsim.simulate(posterior.series([1.0] * patches), World(guilty=guilty, rate=rate), rng)
+        done = simulation.simulate(posterior.series([1.0] * patches), World(guilty=guilty, rate=rate), rng)
         wrong += not done.right
     assert wrong <= 0.05 * runs
 
@@ -224,9 +224,9 @@ def test_strays_and_holes_and_misleading_hints_convict_hardly_anybody() -> None:
     for _ in range(40):
         guilty = rng.randint(1, 16)
         weights = [5.0 if number == 1 + guilty % 16 else 1.0 for number in range(1, 17)]
-        holes = bisectsim.holes_of(16, 3, (), rng)
+        holes = simulation.holes_of(16, 3, (), rng)
         world = World(guilty=Suspect(introduced=guilty), rate=0.4, stray=0.001, holes=holes)
-        wrong += not bisectsim.simulate(posterior.series(weights), world, rng).right
+        wrong += not simulation.simulate(posterior.series(weights), world, rng).right
     assert wrong <= 2
 
 
@@ -237,13 +237,13 @@ def test_half_the_trials_of_a_bisection_with_a_fixed_number_per_step() -> None:
     for rate in (1.0, 0.5, 0.3):
         for _ in range(30):
             world = World(guilty=Suspect(introduced=rng.randint(1, 64)), rate=rate)
-            done = bisectsim.simulate(lineup, world, rng)
+            done = simulation.simulate(lineup, world, rng)
             trials += done.trials
-            plain += bisectsim.fixed_alike(64, done, 0.02)
+            plain += simulation.fixed_alike(64, done, 0.02)
     assert trials <= 0.5 * plain
 
 
 def test_a_fixed_number_per_step_is_as_many_as_it_takes() -> None:
     # Six steps, every second prefix bad: 1 - (1 - 0.9^n / 2)^6 <= 0.05 from n = 39 on.
-    assert bisectsim.fixed_when_told(64, 0.1, 0.05) == 6 * 39
-    assert bisectsim.fixed_when_told(64, 1.0, 0.05) == 6
+    assert simulation.fixed_when_told(64, 0.1, 0.05) == 6 * 39
+    assert simulation.fixed_when_told(64, 1.0, 0.05) == 6

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rig import detection, power
-from rig.detection import Cleared, Hunt, Hunted, Outcome, Selfcheck, Sighting
+from rig.detection import outcomes, power
+from rig.detection.outcomes import Cleared, Hunt, Hunted, Outcome, Selfcheck, Sighting
 from rig.errors import ConfigError
-from rig.subjects import subjects
+from rig.records.subjects import subjects
 
 ROOT = Path(__file__).resolve().parents[2]
 BUG = Sighting(oracle="console", title="kernel BUG in a|b", signature="bug:a", cell="d/m/w/tmpfs", seed=1, evidence="e")
@@ -20,7 +20,7 @@ BUG = Sighting(oracle="console", title="kernel BUG in a|b", signature="bug:a", c
 def hunted(name: str, seconds: float, found: Sighting | None = BUG) -> Hunted:
     outcome = Outcome.CAUGHT if found else Outcome.MISSED
     hunt = Hunt(seed=1, outcome=outcome, seconds=seconds, trials=3, lost=0, inconclusive=0, found=found)
-    return detection.fold(name, "k", "truncate", "wrong", [hunt])
+    return outcomes.fold(name, "k", "truncate", "wrong", [hunt])
 
 
 def cleared(name: str, trials: int, *alarms: Sighting) -> Cleared:
@@ -31,7 +31,7 @@ def check(*controls: Hunted, goods: tuple[Cleared, ...] = ()) -> Selfcheck:
     return Selfcheck(
         id="x", started="s", finished="f", rig_version="1", accelerator="tcg", accelerator_reason="r", base="b",
         config={"selfcheck": {"threshold": 0.5}, "results": "/somewhere"}, controls=controls, goods=goods, console=(),
-        summary=detection.summarise(controls, goods, (), 0.5),
+        summary=outcomes.summarise(controls, goods, (), 0.5),
     )  # fmt: skip
 
 
@@ -59,10 +59,10 @@ def test_a_run_goes_on_record_and_into_the_readme(tmp_path: Path) -> None:
     readme.write_text(f"above\n{power.BEGIN}\nold\n{power.END}\nbelow\n")
     run = tmp_path / "run"
     run.mkdir()
-    (run / "selfcheck.json").write_text(json.dumps(detection.dump(check(hunted("a", 10.0)))))
+    (run / "selfcheck.json").write_text(json.dumps(outcomes.dump(check(hunted("a", 10.0)))))
     power.record(tmp_path, [run])
     later = replace(check(hunted("b", 2.0)), id="y")
-    (run / "selfcheck.json").write_text(json.dumps(detection.dump(later)))
+    (run / "selfcheck.json").write_text(json.dumps(outcomes.dump(later)))
     whole = power.record(tmp_path, [run / "selfcheck.json"])
     assert [one.name for one in whole.controls] == ["a", "b"]
     assert power.read(tmp_path / power.FILE) == whole

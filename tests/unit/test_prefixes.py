@@ -10,14 +10,15 @@ import madeup as made
 import pytest
 from madeup import BUG, cell, trial
 
-from rig import recorded, series, tables
 from rig.errors import ConfigError
 from rig.model import Side, Status, TrialResult
-from rig.prefixes import Built, PrefixRun, known, state
-from rig.recorded import Record
-from rig.results import write_results
-from rig.subjects import prefix_of, subjects
-from rig.tables import BEGIN, END, series_table
+from rig.records import recorded, tables
+from rig.records.prefixes import Built, PrefixRun, known, state
+from rig.records.recorded import Record
+from rig.records.subjects import prefix_of, subjects
+from rig.records.tables import BEGIN, END, series_table
+from rig.runs.results import write_results
+from rig.trees import series
 
 FLAVOURS = {"debug": ("base", "debug-vm"), "release": ("base", "release")}
 CONFIG = {"flavours": {name: list(words) for name, words in FLAVOURS.items()}, "sides": ["patched"]}

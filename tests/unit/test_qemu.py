@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.accel import ProbeMachine
 from rig.errors import ConfigError
-from rig.qemu import TERMINAL, MachineShape, StallPlugin, VmSpec, Wiring, argv, even_parts, kernel_cmdline
-from rig.qmp import QmpError
-from rig.vm import EndKind, classify, forwarded_port
+from rig.machines.accel import ProbeMachine
+from rig.machines.ends import EndKind, classify
+from rig.machines.qemu import TERMINAL, MachineShape, StallPlugin, VmSpec, Wiring, argv, even_parts, kernel_cmdline
+from rig.machines.qmp import QmpError
+from rig.machines.vm import forwarded_port
 
 Shape = partial(ProbeMachine, name="small", memory_mib=1024, thp="madvise")
 

@@ -10,12 +10,13 @@ import jsonschema
 import pytest
 from madeup import BUG, STALE, cell, trial
 
-from rig import bisection, bisectplot, bisectrun, junit, posterior, quarry, suspicion
-from rig.bench import Hole
-from rig.bisection import Bisection, Count, Culprit, Hunted, Outcome, PrefixState
+from rig.bisection import gitrun, outcomes, plot, posterior, quarry, suspicion
+from rig.bisection.outcomes import Bisection, Count, Culprit, Hunted, Outcome, PrefixState
+from rig.bisection.quarry import Hunt, shows
+from rig.bisection.suspicion import Touches
+from rig.bisection.workbench import Hole
 from rig.model import Finding, Side, Status, TrialResult
-from rig.quarry import Hunt, shows
-from rig.suspicion import Touches
+from rig.reports import junit
 
 OTHER = replace(STALE, signature="data:other", title="something else")
 
@@ -104,19 +105,19 @@ def test_a_patch_that_touches_what_is_on_the_stack_is_more_suspicious() -> None:
 @pytest.mark.parametrize(
     ("trials", "signature", "code"),
     [
-        ((made(Status.PASS), made(Status.FAIL, STALE)), (), bisectrun.BAD),
-        ((made(Status.PASS), made(Status.PASS)), (), bisectrun.GOOD),
-        ((made(Status.PASS), made(Status.FAIL, STALE)), ("data:other",), bisectrun.GOOD),
-        ((made(Status.FAIL, STALE),), ("data:other",), bisectrun.SKIP),
-        ((made(Status.FAIL, OTHER, STALE),), ("something*",), bisectrun.BAD),
-        ((made(Status.CRASH, BUG, booted=False),), (), bisectrun.SKIP),
-        ((made(Status.CRASH, BUG, booted=False),), ("bug:*",), bisectrun.BAD),
-        ((made(Status.LOST),), (), bisectrun.SKIP),
-        ((), (), bisectrun.SKIP),
+        ((made(Status.PASS), made(Status.FAIL, STALE)), (), gitrun.BAD),
+        ((made(Status.PASS), made(Status.PASS)), (), gitrun.GOOD),
+        ((made(Status.PASS), made(Status.FAIL, STALE)), ("data:other",), gitrun.GOOD),
+        ((made(Status.FAIL, STALE),), ("data:other",), gitrun.SKIP),
+        ((made(Status.FAIL, OTHER, STALE),), ("something*",), gitrun.BAD),
+        ((made(Status.CRASH, BUG, booted=False),), (), gitrun.SKIP),
+        ((made(Status.CRASH, BUG, booted=False),), ("bug:*",), gitrun.BAD),
+        ((made(Status.LOST),), (), gitrun.SKIP),
+        ((), (), gitrun.SKIP),
     ],
 )
 def test_the_exit_code_for_git(trials: tuple[TrialResult, ...], signature: tuple[str, ...], code: int) -> None:
-    assert bisectrun.judge(trials, signature)[0] == code
+    assert gitrun.judge(trials, signature)[0] == code
 
 
 def boom() -> int:
@@ -129,13 +130,13 @@ def refuse() -> int:
 
 @pytest.mark.parametrize(("code", "becomes"), [(0, 0), (1, 1), (125, 125), (2, 128), (3, 128), (4, 128), (130, 130)])
 def test_git_never_takes_trouble_for_an_answer(code: int, becomes: int) -> None:
-    assert bisectrun.guarded(lambda: code) == becomes
+    assert gitrun.guarded(lambda: code) == becomes
 
 
 def test_neither_a_bug_nor_a_mistyped_flag_is_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bisectrun.guarded(boom) == 128
+    assert gitrun.guarded(boom) == 128
     assert "a bug" in capsys.readouterr().err
-    assert bisectrun.guarded(refuse) == 128
+    assert gitrun.guarded(refuse) == 128
 
 
 # -- how it reads -----------------------------------------------------------------------------------------------------
@@ -196,20 +197,20 @@ def done(*findings: Hunted) -> Bisection:
         accelerator="tcg",
         accelerator_reason="no KVM",
         confidence=0.95,
-        status=bisection.overall(findings),
+        status=outcomes.overall(findings),
         sentence="stale data: Patch 2 or 3 brought it.",
         trials=13,
         seconds=100.0,
         findings=findings,
-        culprits=bisection.blamed(findings),
+        culprits=outcomes.blamed(findings),
         prefixes=states,
         config={},
     )
 
 
 def test_the_gravest_outcome_gives_the_name_and_the_exit_code() -> None:
-    assert bisection.overall([]) is Outcome.CLEAN
-    assert bisection.overall([hunted(Outcome.BASE), hunted(), hunted(Outcome.UNDECIDED)]) is Outcome.FOUND
+    assert outcomes.overall([]) is Outcome.CLEAN
+    assert outcomes.overall([hunted(Outcome.BASE), hunted(), hunted(Outcome.UNDECIDED)]) is Outcome.FOUND
     codes = {outcome: done(hunted(outcome)).exit_code for outcome in Outcome}
     assert codes == {
         Outcome.FOUND: 1,
@@ -221,9 +222,9 @@ def test_the_gravest_outcome_gives_the_name_and_the_exit_code() -> None:
 
 
 def test_json_is_what_its_schema_says() -> None:
-    schema = json.loads(bisection.SCHEMA.read_text())
+    schema = json.loads(outcomes.SCHEMA.read_text())
     validator = jsonschema.Draft202012Validator(schema)
-    data = bisection.dump(done(hunted(), hunted(Outcome.STRAY), hunted(cell_id="")))
+    data = outcomes.dump(done(hunted(), hunted(Outcome.STRAY), hunted(cell_id="")))
     validator.validate(json.loads(json.dumps(data)))
     assert [one["number"] for one in data["culprits"]] == [2, 3]
     for gone in data:
@@ -233,30 +234,30 @@ def test_json_is_what_its_schema_says() -> None:
 
 def test_reports_hold_what_is_hostile_and_say_what_there_is() -> None:
     made_up = done(hunted())
-    words = bisection.text(made_up)
+    words = outcomes.text(made_up)
     assert "► " in words
     assert "5/9" in words
     assert "does not build: a.c:1: no" in words
     assert "2: on the side" in words
-    table = [line for line in bisection.markdown(made_up).splitlines() if line.startswith("  | 2 |")]
+    table = [line for line in outcomes.markdown(made_up).splitlines() if line.startswith("  | 2 |")]
     assert table == ["  | 2 | 5/9 | > 99.9 % | mm: 2 &lt;b> \\| |"]
     cases = list(ET.fromstring(junit.bisection_xml(made_up)).iter("testcase"))  # our own
     assert [case.find("failure") is not None for case in cases] == [False, False, True]
     assert [case.find("skipped") is not None for case in cases] == [False, True, False]
-    picture = bisectplot.svg(made_up)
+    picture = plot.svg(made_up)
     ET.fromstring(picture)
-    assert picture == bisectplot.svg(made_up)
+    assert picture == plot.svg(made_up)
     assert "stale $data$" in picture
     assert "5/9" in picture
-    assert ET.fromstring(bisectplot.svg(done())) is not None
+    assert ET.fromstring(plot.svg(done())) is not None
 
 
 def test_patches_are_named_as_people_do() -> None:
-    assert bisection.names(CULPRITS[:1]) == "patch 2"
-    assert bisection.names(CULPRITS) == "patch 2 or 3 (fixed by 4)"
+    assert outcomes.names(CULPRITS[:1]) == "patch 2"
+    assert outcomes.names(CULPRITS) == "patch 2 or 3 (fixed by 4)"
     many = tuple(replace(CULPRITS[0], number=number) for number in range(1, 9))
-    assert bisection.names(many, plain="commit") == "commit 1, 2, 3 or … 8"
-    assert (bisection.percent(0.99999), bisection.percent(0.5), bisection.percent(0.0)) == (
+    assert outcomes.names(many, plain="commit") == "commit 1, 2, 3 or … 8"
+    assert (outcomes.percent(0.99999), outcomes.percent(0.5), outcomes.percent(0.0)) == (
         "> 99.9 %",
         "50.0 %",
         "< 0.1 %",

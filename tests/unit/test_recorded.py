@@ -16,16 +16,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from madeup import BUG, STALE, cell, trial
 
-from rig import matrix, recorded, series, tables
-from rig.config import load
-from rig.controls import Control
 from rig.errors import ConfigError, HostError
 from rig.model import Finding, Judgement, Side, Status, TrialResult
-from rig.recorded import Entry, Record, RunFacts, as_prefix, condense, folded, merge, outcome, trials_of
-from rig.results import SCHEMA, Base, Run, to_json, write_results
-from rig.subjects import Subject, subjects
-from rig.tables import BEGIN, END, controls_table, filled, first_sentence, series_table
-from rig.verdict import fold
+from rig.records import recorded, tables
+from rig.records.controls import Control
+from rig.records.facts import RunFacts, as_prefix, condense
+from rig.records.folding import folded, outcome, trials_of
+from rig.records.recorded import Entry, Record, merge
+from rig.records.subjects import Subject, subjects
+from rig.records.tables import BEGIN, END, controls_table, filled, first_sentence, series_table
+from rig.runs.results import SCHEMA, Base, Run, to_json, write_results
+from rig.settings import matrix
+from rig.settings.reading import load
+from rig.trees import series
+from rig.verdicts.verdict import fold
 
 ROOT = Path(__file__).parents[2]
 BASE, PATCHED = Side.BASE, Side.PATCHED

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from rig.errors import HostError
 from rig.model import Side, Status, Timing, TrialResult
-from rig.results import SCHEMA, Run, from_json, read_results, read_trial, to_json, write_results, write_trial
+from rig.runs.results import SCHEMA, Run, from_json, read_results, read_trial, to_json, write_results, write_trial
 from rig.store import write_atomically
 
 tmp_path_is_shared = settings(

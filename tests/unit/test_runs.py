@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rig.errors import ConfigError, HostError
-from rig.runs import PLAN, RESULTS, latest, open_run, remove_secrets
-from rig.series import Patch, Series
+from rig.runs.rundir import PLAN, RESULTS, latest, open_run, remove_secrets
+from rig.trees.series import Patch, Series
 
 SERIES = Series(
     name="demo", origin="demo", patches=(Patch(number=1, name="a", subject="s", mail=b"From: x\n", paths=("a",)),)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from madeup import BUG, STALE, cell, trial
 
-from rig.expectations import Issue, Known
 from rig.model import Cell, Finding, Judgement, Side, Status, Stopped, TrialResult, Verdict
-from rig.questions import ask
-from rig.sampling import asked, more
-from rig.statistics import pairs_needed
-from rig.verdict import Rules, fold
+from rig.verdicts.expectations import Issue, Known
+from rig.verdicts.questions import ask
+from rig.verdicts.sampling import asked, more
+from rig.verdicts.statistics import pairs_needed
+from rig.verdicts.verdict import Rules, fold
 
 BASE, PATCHED = Side.BASE, Side.PATCHED
 RULES = Rules(least=1, most=8)

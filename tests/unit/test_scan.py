@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from rig import scan
-from rig.cli import main, scan_words
+from rig.cli import main
+from rig.commandline import scan_words
 from rig.errors import HostError
+from rig.front import scan
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from rig.model import Cell, Side
-from rig.schedule import BOOT_FACTOR, BOOT_FLOOR, BootClock, execute, order, slots
+from rig.runs.schedule import BOOT_FACTOR, BOOT_FLOOR, BootClock, execute, order, slots
 
 CELLS = tuple(Cell(flavour="d", machine="m", workload=w, filesystem="tmpfs") for w in "abc")
 BOTH = (Side.BASE, Side.PATCHED)

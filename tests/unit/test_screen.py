@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from madeup import BUG, run, runs, trial
 from rich.console import Console
 
-from rig import again, screen
+from rig.front import screen
 from rig.model import Side, Status
-from rig.results import Run
+from rig.reports import again
+from rig.runs.results import Run
 
 REGRESSION = run(
     *(trial(Side.BASE, index=i) for i in range(4)),

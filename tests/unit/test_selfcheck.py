@@ -17,17 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from madeup import BUG, STALE, cell, trial
 
-from rig import detection, junit, lkdtm, results
-from rig.cli import selfcheck_words, sort_words
-from rig.config import load
-from rig.controls import Control
-from rig.detection import Cleared, Hunt, Hunted, Outcome, Provoked, Selfcheck, Sighting, Summary
+from rig.commandline import selfcheck_words, sort_words
+from rig.detection import lkdtm, outcomes
+from rig.detection.outcomes import Cleared, Hunt, Hunted, Outcome, Provoked, Selfcheck, Sighting, Summary
+from rig.detection.selfcheck import choose, settle
+from rig.detection.tally import OTHERS, Tally, cleared
 from rig.errors import ConfigError
 from rig.model import Finding, Status, Timing
-from rig.selfcheck import choose, settle
-from rig.splats import scan_file
-from rig.subjects import Subject
-from rig.tally import OTHERS, Tally, cleared
+from rig.records.controls import Control
+from rig.records.subjects import Subject
+from rig.reports import junit
+from rig.runs import results
+from rig.settings.reading import load
+from rig.splats.scanner import scan_file
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSOLES = Path(__file__).parent / "data/console"
@@ -47,7 +49,7 @@ def hunt(outcome: Outcome = Outcome.CAUGHT, seconds: float = 5.0, *others: Sight
 
 
 def fold(*hunts: Hunt, name: str = "one") -> Hunted:
-    return detection.fold(name, "k", "truncate", "something", hunts)
+    return outcomes.fold(name, "k", "truncate", "something", hunts)
 
 
 def innocent(name: str = "base", trials: int = 10, *alarms: Sighting) -> Cleared:
@@ -68,7 +70,7 @@ def check(
         id="20260102-030405-selfcheck", started="2026-01-02T03:04:05+00:00", finished="2026-01-02T04:04:05+00:00",
         rig_version="0.1.0", accelerator="tcg", accelerator_reason="no KVM", base="b" * 40, config={"seed": 1},
         controls=controls, goods=goods, console=console,
-        summary=detection.summarise(controls, goods, console, 0.9),
+        summary=outcomes.summarise(controls, goods, console, 0.9),
     )  # fmt: skip
 
 
@@ -174,20 +176,20 @@ def test_a_control_is_caught_when_most_hunts_catch_it(
 
 def test_what_the_base_shows_as_well_is_no_catch() -> None:
     found = fold(hunt(Outcome.OTHERWISE, 9, sighting("noise", "noise:1"), sighting("x", "x:1")))
-    assert detection.without_known(found, ["noise:1"]).outcome is Outcome.OTHERWISE
-    left = detection.without_known(found, ["noise:1", "x:1"])
+    assert outcomes.without_known(found, ["noise:1"]).outcome is Outcome.OTHERWISE
+    left = outcomes.without_known(found, ["noise:1", "x:1"])
     assert (left.outcome, left.hunts[0].outcome, left.hunts[0].others) == (Outcome.MISSED, Outcome.MISSED, ())
 
 
 def test_the_numbers() -> None:
     caught = tuple(fold(hunt(seconds=seconds)) for seconds in (1, 2, 3, 40))
     controls = (*caught, fold(hunt(Outcome.MISSED, 120)))
-    summary = detection.summarise(controls, (innocent(), innocent("good-x", 20)), (provoked(),), 0.8)
+    summary = outcomes.summarise(controls, (innocent(), innocent("good-x", 20)), (provoked(),), 0.8)
     assert summary == Summary(
         caught=4, controls=5, false_alarms=0, good_trials=30, median_seconds=2.5, p90_seconds=40, console_ok=1,
         console=1, passed=True,
     )  # fmt: skip
-    assert detection.sentence(summary) == (
+    assert outcomes.sentence(summary) == (
         "caught 4/5, false alarms 0/30, median time to detection 2.5 s (p90 40.0 s), crashes on purpose seen right 1/1"
     )
 
@@ -216,7 +218,7 @@ def test_when_it_passes(
 
 def test_two_findings_of_one_trial_are_one_false_alarm() -> None:
     accused = innocent("base", 10, sighting(), sighting("x", "y"))
-    assert detection.summarise((), (accused,), (), 0.9).false_alarms == 1
+    assert outcomes.summarise((), (accused,), (), 0.9).false_alarms == 1
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ hunts = st.builds(
     inconclusive=naturals,
 )
 hunteds = st.builds(
-    detection.fold, name=texts, key=texts, race=texts, wrong=texts, hunts=st.lists(hunts, max_size=2), reason=texts
+    outcomes.fold, name=texts, key=texts, race=texts, wrong=texts, hunts=st.lists(hunts, max_size=2), reason=texts
 )
 cleareds = st.builds(
     Cleared, alarms=st.lists(sightings, max_size=2).map(tuple), trials=naturals, lost=naturals, inconclusive=naturals
@@ -252,16 +254,16 @@ def test_any_check_fits_the_schema_and_comes_back(
     controls: tuple[Hunted, ...], goods: tuple[Cleared, ...], console: tuple[Provoked, ...]
 ) -> None:
     done = check(controls, goods, console)
-    data = json.loads(json.dumps(detection.dump(done)))
-    schema = json.loads(detection.SCHEMA.read_text())
+    data = json.loads(json.dumps(outcomes.dump(done)))
+    schema = json.loads(outcomes.SCHEMA.read_text())
     jsonschema.Draft202012Validator(schema).validate(data)
     assert results.from_json(Selfcheck, data) == done
     ET.fromstring(junit.selfcheck_xml(done))
-    assert detection.lines(done)
+    assert outcomes.lines(done)
 
 
 def test_the_schema_names_every_field_and_no_other() -> None:
-    schema = json.loads(detection.SCHEMA.read_text())
+    schema = json.loads(outcomes.SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     for kind in (Hunted, Hunt, Sighting, Cleared, Provoked, Summary, Selfcheck):
         described = schema if kind is Selfcheck else schema["$defs"][kind.__name__]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.errors import SeriesError
-from rig.series import read
+from rig.trees.series import read
 
 EDITS = (GOOD, ("mm: return five", "mm/memory.c", "return 4", "return 5"))
 

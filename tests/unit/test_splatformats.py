@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rig.model import Finding
-from rig.splatformats import ANY_HEAD, FORMATS, MARKS, OPENINGS, REFINEMENTS
-from rig.splats import scan_bytes
+from rig.splats.formats import ANY_HEAD, FORMATS, MARKS, OPENINGS, REFINEMENTS
+from rig.splats.scanner import scan_bytes
 
 DATA = Path(__file__).parent / "data" / "formats"
 

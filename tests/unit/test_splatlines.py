@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.scan import parser
-from rig.splatformats import FORMATS, REFINEMENTS
-from rig.splatlines import Block, may_begin, take_apart
-from rig.splats import Scanner, in_order, scan_bytes
+from rig.front.scan import parser
+from rig.splats.formats import FORMATS, REFINEMENTS
+from rig.splats.lines import Block, may_begin, take_apart
+from rig.splats.scanner import Scanner, in_order, scan_bytes
 
 BUG = "kernel BUG at mm/filemap.c:12!"
 

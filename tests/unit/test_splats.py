@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.model import Finding
-from rig.splatformats import ANY_HEAD
-from rig.splatreports import MAX_LINES
-from rig.splats import MAX_SAME, MAX_SIGNATURES, Scanner, in_order, scan_bytes, scan_file
+from rig.splats.formats import ANY_HEAD
+from rig.splats.reports import MAX_LINES
+from rig.splats.scanner import MAX_SAME, MAX_SIGNATURES, Scanner, in_order, scan_bytes, scan_file
 
 LOGS = Path(__file__).parent / "data" / "console"
 

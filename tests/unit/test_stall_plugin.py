@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rig import plugin
-from rig.stallctl import Block, Count, Setting, block
+from rig.perturbation import plugin
+from rig.perturbation.stallctl import Block, Count, Setting, block
 
 #: `./host CTL ADDRESS...` runs one block of instructions at these addresses 1000 times on vCPU 0.
 HOST = r"""

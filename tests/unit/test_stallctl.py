@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rig import plugin, stallctl
-from rig.stallctl import Block, Count, Setting, block
+from rig.perturbation import plugin, stallctl
+from rig.perturbation.stallctl import Block, Count, Setting, block
 
 STRUCTS = {"stall_head": stallctl.HEAD, "stall_range": stallctl.RANGE, "stall_count": stallctl.COUNT}
 

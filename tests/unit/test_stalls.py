@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.functions import Kind, Range, Span
-from rig.stallctl import Block, Count
-from rig.stalls import (
+from rig.perturbation.stallctl import Block, Count
+from rig.perturbation.stalls import (
     FIRST_EPISODE,
     WEIGHTS,
     Episode,
@@ -25,7 +24,8 @@ from rig.stalls import (
     setting_of,
     write_control,
 )
-from rig.targets import Targets
+from rig.touches.functions import Kind, Range, Span
+from rig.touches.targets import Targets
 
 
 def span(function: str, kind: Kind = Kind.TOUCHED, start: int = 0x1000, length: int = 16) -> Span:

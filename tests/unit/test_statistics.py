@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rig.statistics import (
+from rig.verdicts.statistics import (
     TABLES,
     by_pairs,
     evidence,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from madeup import BUG, cell, run, runs, trial
 
-from rig import again, summary
 from rig.model import Side, Status
-from rig.results import Run
+from rig.reports import again, summary
+from rig.runs.results import Run
 
 REGRESSION = run(
     *(trial(Side.BASE, index=i) for i in range(4)),

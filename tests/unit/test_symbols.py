@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.errors import ConfigError
-from rig.functions import Symbol, read_symbols
-from rig.symbols import MAX_FRAMES, Place, Symboliser, parse_places
+from rig.splats.symbols import MAX_FRAMES, Place, Symboliser, parse_places
+from rig.touches.functions import Symbol, read_symbols
 
 SOURCES = {
     "init/main.c": """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rig.touched import Function, between, callers, definitions, function_at, of_series
+from rig.touches.touched import Function, between, callers, definitions, function_at, of_series
 
 TEXT = """\
 // SPDX-License-Identifier: GPL-2.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import tsc
+from rig.machines import tsc
 
 
 def test_the_rate_is_the_same_twice() -> None:

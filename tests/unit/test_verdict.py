@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from madeup import BUG, STALE, cell, trial
 
 from rig.model import Excluded, Finding, FindingVerdict, Judgement, Side, Status, Tally, TrialResult
-from rig.verdict import Rules, causes, excluded_rate, fold
+from rig.verdicts.verdict import Rules, causes, excluded_rate, fold
 
 BASE, PATCHED = Side.BASE, Side.PATCHED
 

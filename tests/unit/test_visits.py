@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rig import countctl, counts, functions, visits
-from rig.benchmodel import counts_of
-from rig.countctl import Counted, Reading, Role
-from rig.counts import Code, Phase
+from rig.costs import countctl, counts, visits
+from rig.costs.countctl import Counted, Reading, Role
+from rig.costs.counts import Code, Phase
+from rig.costs.metrics import counts_of
+from rig.touches import functions
 
 LISTING = """\
 ffffffff81154020 <next_uptodate_folio>:

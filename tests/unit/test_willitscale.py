@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from hostworkload import BROKEN, PASS, SOURCES, run
 
-from rig import benchrun, config, willitscale
-from rig.benchmodel import Kind, times_of
-from rig.benchsamples import samples
+from rig.costs import bench, willitscale
+from rig.costs.metrics import Kind, times_of
+from rig.costs.samples import samples
 from rig.errors import ConfigError
-from rig.matrix import cells
 from rig.model import CaseResult, Cell, Side, Status, TrialResult
+from rig.settings import reading
+from rig.settings.matrix import cells
 from rig.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -129,21 +130,21 @@ def test_what_cannot_be_is_one_sentence(tree: Path, store: Store, globs: list[st
 
 
 def test_what_is_no_tree_is_refused_before_anything_is_built(tmp_path: Path) -> None:
-    loaded = config.load(ROOT / "rig.yaml", [f"bench.will_it_scale={tmp_path}"])
+    loaded = reading.load(ROOT / "rig.yaml", [f"bench.will_it_scale={tmp_path}"])
     with pytest.raises(ConfigError, match=r"is no source tree of will-it-scale: it has no tests/\*\.c"):
-        benchrun.settle(loaded)
+        bench.settle(loaded)
 
 
 def test_a_bench_has_a_cell_more_for_each_machine_with_room_for_its_tasks(tree: Path) -> None:
     words = [f"bench.will_it_scale={tree}", "bench.tests=page_*", "bench.cpus=[1, 8]", "bench.filesystems=ext4"]
-    settled = benchrun.settle(config.load(ROOT / "rig.yaml", words))
+    settled = bench.settle(reading.load(ROOT / "rig.yaml", words))
     assert [one.id for one in cells(settled) if one.workload == willitscale.NAME] == [
         "release/cpus1/will-it-scale/tmpfs",
         "release/cpus8/will-it-scale/tmpfs",
     ]
     assert {name: one.memory_mib for name, one in settled.machines.items()} == {"cpus1": 1024, "cpus8": 2816}
     assert [file.stem for file in willitscale.chosen(settled)] == ["page_fault1", "page_fault2"]
-    without = benchrun.settle(config.load(ROOT / "rig.yaml", ["bench.cpus=8"]))
+    without = bench.settle(reading.load(ROOT / "rig.yaml", ["bench.cpus=8"]))
     assert list(without.workloads) == ["bench-faults"]
     assert without.machines["cpus8"].memory_mib == 1024
 

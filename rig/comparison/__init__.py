@@ -1,0 +1,1 @@
+"""Comparison: two runs in, what is new, gone, worse and better out."""

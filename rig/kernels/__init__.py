@@ -1,0 +1,1 @@
+"""Kernels: prefixes and flavours in, kernels of the store out."""

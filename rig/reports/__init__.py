@@ -1,0 +1,1 @@
+"""Reports: a run and its evidence in, JUnit, HTML, Markdown and text out."""

@@ -1,0 +1,1 @@
+"""Configuration: rig.yaml and KEY=VALUE words in, frozen models and the cells that they make out."""
