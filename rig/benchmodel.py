@@ -17,6 +17,8 @@ from rig.benchstats import Claim, Difference, counted, timed
 from rig.counts import FAULT_ENTRY, Phase
 
 SCHEMA_VERSION = 1
+#: The file of a bench that came to its end.
+RESULT = "bench.json"
 #: Names in the place of a series: the base, and the base once more, against which nothing may be claimed.
 BASE, NULL = "base", "null"
 #: Functions that are kept of a comparison, the most changed first.

@@ -26,6 +26,7 @@ from rig.accel import Accelerator
 from rig.benchmodel import (
     BASE,
     NULL,
+    RESULT,
     Bench,
     Kind,
     Sample,
@@ -47,7 +48,7 @@ from rig.subjects import PATCHES
 from rig.trial import Interrupted, Lab, TrialSpec
 from rig.ui import Ui
 
-FOLDER, RESULT = "bench", "bench.json"
+FOLDER = "bench"
 WORKLOAD = "bench-faults"
 COSTS = "costs"  # below patches/: what is known to cost
 #: Seconds that a workload of fixed size may take; on a loaded host under emulation it takes ten.

@@ -65,7 +65,8 @@ commands:
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
   rerun DIR         run the trial whose folder DIR is once more, as it was; from=FILE: on the kernels of a pipeline
   compare A B       two runs, yesterday's and today's or two versions of a series: what is new, gone, worse or better;
-                    exits with 1 when something is new or worse (--json for programs)
+                    two of `rig test` or two of `rig bench`; exits with 1 when something is new or worse, of a bench
+                    beyond its threshold (--json for programs)
   bisect            which patch of the series did it? `rig bisect --help` says more
   scan FILE...      what the kernel complained about in console logs, - for standard input; see `rig scan --help`
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
