@@ -118,7 +118,10 @@ def contrast(a: Bench, b: Bench) -> Contrast:
         broken=broken,
         only_a=only[0],
         only_b=only[1],
-        left_out=tuple(dict.fromkeys(f"{kind}: {why}" for kind, why in unlike.items())),
+        left_out=tuple(
+            f"{' and '.join(kind for kind in unlike if unlike[kind] == why)}: {why}"
+            for why in dict.fromkeys(unlike.values())
+        ),
         differences=tuple(_differences(a, b)),
         notes=tuple(_notes(rows, level)),
     )
@@ -271,7 +274,8 @@ def _broken(a: Bench, b: Bench) -> Iterator[Broken]:
 def _alone(mine: Mapping[str, Values], others: Mapping[str, Values], bench: Bench, other: Bench) -> tuple[str, ...]:
     """Return what one bench has alone, in few words: whole series, sizes, file systems, cases and metrics."""
     reverse = dict(_pairs(bench, other))
-    words = [f"series {one.name}" for one in bench.subjects if one.name not in reverse]
+    names = [one.name for one in bench.subjects if one.name not in reverse]
+    words = ["the null control" if name == NULL else f"series {name}" for name in names]
     keys, theirs = (list(dict.fromkeys(key for some in both.values() for key in some)) for both in (mine, others))
     left = [key for key in keys if key not in set(theirs)]
     parts: tuple[tuple[Callable[[Key], object], Callable[[Any], str]], ...] = (

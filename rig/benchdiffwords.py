@@ -17,7 +17,8 @@ HEAD = ("", "series", "flavour/CPUs/file system/case", "what", "A: base → seri
 
 def text(made: Contrast) -> str:
     """Return the whole as lines for a terminal, or to paste where Markdown is read."""
-    lines = [f"{'WORSE' if made.worse else 'NOTHING WORSE'}: {made.sentence}", ""]
+    title = "WORSE" if made.worse else "NOTHING WORSE" if made.rows else "NOT COMPARED"
+    lines = [f"{title}: {made.sentence}", ""]
     for name, one in (("A", made.a), ("B", made.b)):
         lines.append(f"  {name}  {_named(one)}")
     claimed = [row for row in made.rows if row.change is not Change.SAME and row.compared.subject != NULL]

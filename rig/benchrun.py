@@ -303,17 +303,7 @@ class _Bench:
 
     def _spec(self, kind: Kind, index: int, cell: Cell, one: Contestant, kernel: Kernel, kit: counts.Kit) -> TrialSpec:
         spec = campaign.spec_of(one.pipeline, kernel, cell, one.side, index=index, seed=self.config.seed + index)
-        cpus = spec.machine.cpus
-        spec = replace(spec, favour=())
-        if kind is Kind.COUNTED and kit.library is None:
-            return spec  # the kernel's tracepoints are all there is
-        # Tracepoints cost instructions and atomics of their own.
-        spec = replace(spec, tracepoints=())
-        return (
-            spec
-            if kind is Kind.TIMED
-            else replace(spec, plugin=lambda folder: kit.write_control(folder, kernel.key, cpus))
-        )
+        return counting(spec, kit) if kind is Kind.COUNTED else replace(spec, favour=(), tracepoints=())
 
     def _collect(self, contestants: Sequence[Contestant], folder: RunFolder, accelerator: Accelerator) -> Bench:
         own, origin = self.config.bench, contestants[0].pipeline
@@ -351,6 +341,16 @@ class _Bench:
             notes=tuple(dict.fromkeys(self._notes)),
             config=self.config.model_dump(mode="json", exclude={"results", "store"}),
         )
+
+
+def counting(spec: TrialSpec, kit: counts.Kit) -> TrialSpec:
+    """Return a trial with the plugin that counts; where there is none, the kernel's tracepoints are all there is."""
+    spec = replace(spec, favour=())
+    if kit.library is None:
+        return spec
+    key, cpus = spec.kernel.key, spec.machine.cpus
+    # Tracepoints cost instructions and atomics of their own.
+    return replace(spec, tracepoints=(), plugin=lambda folder: kit.write_control(folder, key, cpus))
 
 
 def order(

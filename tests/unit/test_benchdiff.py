@@ -144,7 +144,8 @@ def test_another_amount_of_work_is_not_compared_at_all() -> None:
     b = bench(*counts(6, 9), config={"bench": {"faults": 4000}})
     compared = contrast(a, b)
     assert (compared.rows, compared.worse) == ((), False)
-    assert "counts: a case is 1000 faults in A, and 4000 in B (faults=N)" in compared.left_out
+    assert compared.left_out == ("counts and times: a case is 1000 faults in A, and 4000 in B (faults=N)",)
+    assert text(compared).startswith("NOT COMPARED: Nothing was compared")
     assert compared.sentence.startswith("Nothing was compared")
 
 
@@ -165,6 +166,7 @@ def test_two_versions_under_two_names_are_one_series_if_each_is_alone() -> None:
         bench(*counts(6, 6), *counts(6, 6, name="t"), names=("s", "t")),
         bench(*counts(6, 6, name="u"), *counts(6, 6, name="v"), names=("u", "v")),
     )
+    assert contrast(made(), made(null=False)).only_a == ("the null control",)
     assert (many.only_a, many.only_b) == (("series s", "series t"), ("series u", "series v"))
 
 
