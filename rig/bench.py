@@ -10,6 +10,7 @@ Whatever is there when a bisection is taken up again counts as if it had been do
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import threading
@@ -227,17 +228,16 @@ class Bench:
         A trial ends soon after a finding with the title `stop_at` was seen. Prefixes without a kernel are left out.
         Raises HostError when machine after machine is lost.
         """
-        numbers: dict[tuple[int, Cell], int] = defaultdict(int)
+        taken: dict[tuple[int, Cell], set[int]] = defaultdict(set)
         for trial in self.trials:
-            key = (trial.prefix, trial.cell)
-            numbers[key] = max(numbers[key], trial.index + 1)
+            taken[trial.prefix, trial.cell].add(trial.index)
         specs = []
         for number, cell in jobs:
             kernel = self.kernel(number, cell.flavour)
             if isinstance(kernel, Hole):
                 continue
-            index = numbers[number, cell]
-            numbers[number, cell] += 1
+            index = next(free for free in itertools.count() if free not in taken[number, cell])
+            taken[number, cell].add(index)
             specs.append((kernel, cell, index))
         labs = {kernel.key: self._lab(kernel) for kernel, _, _ in specs}
 

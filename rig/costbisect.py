@@ -16,7 +16,7 @@ from typing import Any
 
 from rig import benchrun, bisect, costreport
 from rig.bench import Hole
-from rig.benchmodel import METRICS, Comparison, Kind, Where, compare
+from rig.benchmodel import BASE, METRICS, Comparison, Kind, Where, compare
 from rig.benchstats import apart_by_luck, fewest_counted
 from rig.bisect import Bisector
 from rig.bisection import Bisection
@@ -24,7 +24,7 @@ from rig.bisectreport import Facts
 from rig.config import Config
 from rig.costreport import Search
 from rig.costsearch import Look, Quest, look
-from rig.countbench import CountBench, subject
+from rig.countbench import CountBench, renamed
 from rig.errors import ConfigError
 from rig.model import Cell, Status
 from rig.pipeline import Options, Pipeline
@@ -34,6 +34,7 @@ from rig.ui import Ui
 
 #: Counts that are hunted at most; what more became worse is told on the side.
 MOST = 8
+TIP = "tip"
 #: Trials at once of a prefix that is looked at, where there is room for so many machines.
 AT_ONCE = 2
 #: All that the words for people and the claims depend on, and no trial does.
@@ -144,9 +145,10 @@ class CostBisector(Bisector):
 
     def _take_quests(self, cell: Cell) -> None:
         """Hunt what the tip costs in a cell: the largest change of each count, then the next of each, MOST in all."""
-        samples = tuple(one for one in self.bench.samples if of_cell(one.where, cell))
+        here = tuple(one for one in self.bench.samples if of_cell(one.where, cell))
+        pairs = (*renamed(here, 0, BASE), *renamed(here, self.tip, TIP))
         own = self.config.bench
-        meant = [one for one in compare(samples, subject(self.tip), own.level) if one.metric in self.names]
+        meant = [one for one in compare(pairs, TIP, own.level) if one.metric in self.names]
         self.compared += len(meant)
         worse = [one for one in meant if one.better is False and one.difference.change > own.threshold]
         worse.sort(key=lambda one: -one.difference.change)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from rig import bisection, bisectreport, quarry
-from rig.benchmodel import BASE, WHOLE, function_changes
+from rig.benchmodel import BASE, WHOLE, Sample, function_changes
 from rig.benchwords import growth, level
 from rig.bisection import Bisection, Count, Culprit, Hunted, Outcome, names
 from rig.bisectreport import MORE, Facts, culprit_of
@@ -56,6 +56,22 @@ def shows(bench: CountBench, search: Search) -> quarry.Observe:
         return None if value is None else quest.change(quest.base, value) > search.look.limit
 
     return observe
+
+
+def functions(samples: Iterable[Sample], quest: Quest, step: Step) -> str:
+    """Return in which functions the kernel does more behind a step, if counted: `, f +2.00 atomics per page`."""
+    if quest.metric not in _WORK:
+        return ""
+    here = tuple(one for one in samples if one.where == quest.where)
+    pair = (*renamed(here, step.before, BASE), *renamed(here, step.after, "after"))
+    moved: list[tuple[str, float]] = []
+    for one in function_changes(pair, "after"):
+        for change in one.changes:
+            before, after = getattr(change, _WORK[quest.metric])
+            moved.append((change.function, after - before))
+    moved.sort(key=lambda one: -one[1])
+    shown = [f"{name} {more:+.2f}" for name, more in moved[:FUNCTIONS] if more > 0]
+    return f", {', '.join(shown)} {_WORK[quest.metric]} per page" if shown else ""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,7 +122,7 @@ class Report:
         quest, sure = search.quest, 1 - step.luck
         culprits = self._culprits(step.before, step.after, sure)
         cost = gain(quest, step.first.median, step.second.median)
-        words = f"{names(culprits).capitalize()} brought {cost}{self._functions(quest, step)}"
+        words = f"{names(culprits).capitalize()} brought {cost}{functions(self.bench.samples, quest, step)}"
         words += f" ({bisection.percent(sure)} sure)"
         if len(search.look.steps) > 1 or abs(step.change - quest.total) > quest.threshold:
             words += f", of {gain(quest, quest.base, quest.tip)} over the whole series"
@@ -179,21 +195,6 @@ class Report:
                 hole=search.holes.get(number, ""),
                 value=median(mine) if mine else None,
             )
-
-    def _functions(self, quest: Quest, step: Step) -> str:
-        """Say in which functions the kernel does more, where that was counted."""
-        if quest.metric not in _WORK:
-            return ""
-        samples = tuple(one for one in self.bench.samples if one.where == quest.where)
-        pair = (*renamed(samples, step.before, BASE), *renamed(samples, step.after, "after"))
-        moved: list[tuple[str, float]] = []
-        for one in function_changes(pair, "after"):
-            for change in one.changes:
-                before, after = getattr(change, _WORK[quest.metric])
-                moved.append((change.function, after - before))
-        moved.sort(key=lambda one: -one[1])
-        shown = [f"{name} {more:+.2f}" for name, more in moved[:FUNCTIONS] if more > 0]
-        return f", {', '.join(shown)} {_WORK[quest.metric]} per page" if shown else ""
 
     def _again(self, quest: Quest) -> str:
         """Return the command that counts on base and tip again."""

@@ -5,7 +5,8 @@ Beside each trial.json lies counts.json; without it, where there is a plugin, a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,14 @@ class CountBench(Bench):
         return tuple(one for trial in self.trials for one in self.samples_of(trial))
 
 
-def renamed(some: tuple[Sample, ...], number: int, name: str) -> tuple[Sample, ...]:
-    """Return the samples of a prefix under another name."""
-    return tuple(replace(one, subject=name) for one in some if one.subject == subject(number))
+def renamed(some: Iterable[Sample], number: int, name: str) -> tuple[Sample, ...]:
+    """Return the samples of a prefix under another name, numbered in their order within each case.
+
+    A trial that was lost leaves no gap, in which its partner would be for nothing.
+    """
+    seen: Counter[Where] = Counter()
+    found = []
+    for one in sorted((one for one in some if one.subject == subject(number)), key=lambda one: one.index):
+        found.append(replace(one, subject=name, index=seen[one.where]))
+        seen[one.where] += 1
+    return tuple(found)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rig.benchmodel import Where
+from rig.benchmodel import Kind, Sample, Where, Work
+from rig.costreport import functions
 from rig.costsearch import Look, Quest, look
+from rig.countbench import renamed, subject
 
 WHERE = Where(flavour="release", cpus=1, filesystem="tmpfs", case="one-private-read")
 FIVE = 5  # trials of base and tip, as `rig bench` makes
@@ -142,3 +144,37 @@ def test_whatever_costs_more_than_the_threshold_is_found(costs: list[float], dat
     told = {number for step in found.steps for number in step.patches}
     assert guilty == {number for number in told if costs[number - 1]}
     assert all(any(costs[number - 1] for number in step.patches) for step in found.steps)
+
+
+def test_the_functions_that_do_more_are_named() -> None:
+    def counted(number: int, **atomics: float) -> Sample:
+        work = [Work(function=name, atomics=value, instructions=0.0, entered=1.0) for name, value in atomics.items()]
+        return Sample(
+            subject=subject(number),
+            kind=Kind.COUNTED,
+            where=WHERE,
+            index=0,
+            seed=1,
+            values=(("atomics", sum(atomics.values())),),
+            work=tuple(work),
+        )
+
+    world = World([6.0, 6.0, 8.0, 8.0])
+    (step,) = world.search().steps
+    samples = [counted(0, lock=9.0), counted(1, lock=2.0, cpu=2.0), counted(2, lock=4.0, cpu=1.0, map=1.5)]
+    assert functions(samples, world.quest, step) == ", lock +2.00, map +1.50 atomics per page"
+    assert functions(samples, replace(world.quest, metric="excess"), step) == ""
+    elsewhere = replace(WHERE, case="exec")
+    assert functions([replace(one, where=elsewhere) for one in samples], world.quest, step) == ""
+
+
+def test_a_trial_that_was_lost_leaves_no_gap() -> None:
+    def counted(number: int, index: int) -> Sample:
+        return Sample(subject=subject(number), kind=Kind.COUNTED, where=WHERE, index=index, seed=index, values=())
+
+    some = [counted(0, 4), counted(1, 0), counted(0, 1), counted(0, 2)]
+    assert [(one.subject, one.index, one.seed) for one in renamed(some, 0, "base")] == [
+        ("base", 0, 1),
+        ("base", 1, 2),
+        ("base", 2, 4),
+    ]
