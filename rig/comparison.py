@@ -55,6 +55,8 @@ def is_bench(place: Path) -> bool:
     if place.name in (BENCH, runs.RESULTS):
         return place.name == BENCH and place.is_file()
     try:
+        if not place.is_file() or place.stat().st_size > results.LARGEST:
+            return False
         data = json.loads(place.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False  # and no run either, which _read() will say

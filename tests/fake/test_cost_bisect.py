@@ -185,6 +185,24 @@ def test_when_the_time_is_up_it_says_what_it_knows_and_goes_on_from_there(world:
     assert (latest(here)["id"], accused(latest(here))) == (first, [(3, None)])
 
 
+def test_a_count_that_is_not_laid_on_anybody_yet_is_undecided(world: MakeWorld) -> None:
+    here = made(world, [CHEAP, CHEAP, DEAR, DEAR])
+    assert here.rig("bisect", "--counts", *ENOUGH).returncode == 1
+    root = (here.root / "results/bisect/latest").resolve()
+    (root / "settled").unlink()  # as if it had been cut off after base and tip
+    for number in (1, 2, 3):
+        shutil.rmtree(root / f"prefixes/{number}", ignore_errors=True)
+    done = here.rig("bisect", "--counts", *ENOUGH, "limit=0.01")
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "Not decided (the time is up; the same command with a higher limit=SECONDS goes on)" in done.stdout
+    assert "the largest part of what is left by patch 1, 2, 3 or 4." in done.stdout
+    data = latest(here)
+    assert (data["status"], data["culprits"], data["trials"]) == ("undecided", [], 4)
+    assert [one["probability"] for one in data["findings"][0]["counts"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert here.rig("bisect", "--counts", *ENOUGH).returncode == 1
+    assert (latest(here)["id"], accused(latest(here))) == (root.name, [(3, None)])
+
+
 def test_a_dry_run_says_what_would_be_done(world: MakeWorld) -> None:
     here = made(world, [CHEAP, DEAR])
     done = here.rig("-n", "bisect", "--counts", *ENOUGH)
