@@ -44,29 +44,30 @@ def _draw(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]  # matplot
             axes.annotate(f"{count.failures}/{count.trials}", (index, 1.02), ha="center", va="bottom", fontsize=7)
         elif count.hole:
             axes.axvspan(index - 0.5, index + 0.5, color="#cccccc", hatch="//", alpha=0.5, lw=0)
-    _point_out(axes, one)
+    for index in _guilty(one):
+        axes.axvline(index, color="black", lw=0.8, ls=":")
     axes.set_ylim(0, 1.15)
     axes.legend(loc="center left", fontsize=7, framealpha=0.8)
     _frame(axes, one)
 
 
 def _draw_levels(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]
-    """Draw what each prefix counts; those that were not tried stay empty."""
+    """Draw what each prefix counts, that of a culprit in red; those that were not tried stay empty."""
     values = {index: count.value for index, count in enumerate(one.counts) if count.value is not None}
-    axes.bar(values.keys(), values.values(), color="#4c72b0", width=0.7)
+    guilty = _guilty(one)
+    colours = ["#c44e52" if index in guilty else "#4c72b0" for index in values]
+    axes.bar(values.keys(), values.values(), color=colours, width=0.7)
     for index, value in values.items():
         axes.annotate(level(one.metric, value), (index, value), ha="center", va="bottom", fontsize=7)
     axes.set_ylabel(BY_NAME[one.metric].title, fontsize=8)
     axes.margins(y=0.15)
-    _point_out(axes, one)
     _frame(axes, one)
 
 
-def _point_out(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]
-    if one.outcome is Outcome.FOUND:
-        guilty = {culprit.number for culprit in one.culprits}
-        for index in (index for index, count in enumerate(one.counts) if count.number in guilty):
-            axes.axvline(index, color="black", lw=0.8, ls=":")
+def _guilty(one: Hunted) -> tuple[int, ...]:
+    """Return where the prefixes of the culprits stand."""
+    numbers = {culprit.number for culprit in one.culprits if one.outcome is Outcome.FOUND}
+    return tuple(index for index, count in enumerate(one.counts) if count.number in numbers)
 
 
 def _frame(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]

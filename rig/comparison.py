@@ -27,7 +27,9 @@ SHOWN = 20  # findings and cells of a kind; JSON has all
 def run(words: Sequence[str], *, as_json: bool) -> int:
     """Compare two runs and return the exit code: 1 when a finding is new or worse. Raises ConfigError for bad usage."""
     if len(words) != 2:
-        raise ConfigError(USAGE, hint="each the folder of a run, results/latest for one, or its results.json")
+        raise ConfigError(
+            USAGE, hint="each the folder of a run, results/latest or results/bench/latest for one, or the file in it"
+        )
     places = [Path(word) for word in words]
     benches = [is_bench(place) for place in places]
     if all(benches):
