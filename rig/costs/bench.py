@@ -24,7 +24,7 @@ from typing import Any
 from rig import __version__
 from rig.clock import now
 from rig.costs import codesize, counts, report, visits, willitscale
-from rig.costs.metrics import BASE, NULL, Bench, Kind, Sample, Subject, Trouble, compare, function_changes
+from rig.costs.metrics import BASE, NULL, RESULT, Bench, Kind, Sample, Subject, Trouble, compare, function_changes
 from rig.costs.samples import samples
 from rig.errors import ConfigError
 from rig.front.ui import Ui
@@ -40,7 +40,7 @@ from rig.store import write_atomically
 from rig.trees.series import Series
 from rig.trials.trial import Interrupted, Lab, TrialSpec
 
-FOLDER, RESULT = "bench", "bench.json"
+FOLDER = "bench"
 WORKLOAD = "bench-faults"
 COSTS = "costs"  # below patches/: what is known to cost
 #: MiB of a machine.
@@ -314,17 +314,7 @@ class _Bench:
 
     def _spec(self, kind: Kind, index: int, cell: Cell, one: Contestant, kernel: Kernel, kit: counts.Kit) -> TrialSpec:
         spec = campaign.spec_of(one.pipeline, kernel, cell, one.side, index=index, seed=self.config.seed + index)
-        cpus = spec.machine.cpus
-        spec = replace(spec, favour=())
-        if kind is Kind.COUNTED and kit.library is None:
-            return spec  # the kernel's tracepoints are all there is
-        # Tracepoints cost instructions and atomics of their own.
-        spec = replace(spec, tracepoints=())
-        return (
-            spec
-            if kind is Kind.TIMED
-            else replace(spec, plugin=lambda folder: kit.write_control(folder, kernel.key, cpus))
-        )
+        return counting(spec, kit) if kind is Kind.COUNTED else replace(spec, favour=(), tracepoints=())
 
     def _collect(self, contestants: Sequence[Contestant], folder: RunFolder, accelerator: Accelerator) -> Bench:
         own, origin = self.config.bench, contestants[0].pipeline
@@ -362,6 +352,16 @@ class _Bench:
             notes=tuple(dict.fromkeys(self._notes)),
             config=self.config.model_dump(mode="json", exclude={"results", "store"}),
         )
+
+
+def counting(spec: TrialSpec, kit: counts.Kit) -> TrialSpec:
+    """Return a trial with the plugin that counts; where there is none, the kernel's tracepoints are all there is."""
+    spec = replace(spec, favour=())
+    if kit.library is None:
+        return spec
+    key, cpus = spec.kernel.key, spec.machine.cpus
+    # Tracepoints cost instructions and atomics of their own.
+    return replace(spec, tracepoints=(), plugin=lambda folder: kit.write_control(folder, key, cpus))
 
 
 def order(

@@ -18,8 +18,9 @@ from rig.costs.counts import FAULT_ENTRY, Phase
 from rig.costs.differences import Claim, Difference, counted, timed
 
 SCHEMA_VERSION = 2
-READABLE = (1, SCHEMA_VERSION)  # the first had no histograms
 SCHEMA = Path(__file__).parents[1] / "schemas" / "bench.schema.json"
+#: The file of a bench that came to its end.
+RESULT = "bench.json"
 #: Names in the place of a series: the base, and the base once more, against which nothing may be claimed.
 BASE, NULL = "base", "null"
 #: Functions that are kept of a comparison, the most changed first.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rig.costs.differences import Claim
-from rig.costs.metrics import BY_NAME, NULL, READABLE, Bench, Comparison, Functions, compare, named
+from rig.costs.metrics import BY_NAME, NULL, RESULT, SCHEMA_VERSION, Bench, Comparison, Functions, Kind, compare, named
 from rig.costs.words import CASE, SHOWN, cell, legend, null_lines, percent, sentence
 from rig.errors import ConfigError
 from rig.records.recorded import laid_out
@@ -56,17 +56,37 @@ class Record:
 
 def read_bench(place: Path) -> Bench:
     """Return the bench of a bench.json, or of the folder that holds one; raises ConfigError for any other."""
-    file = place / "bench.json" if place.is_dir() else place
+    file = place / RESULT if place.is_dir() else place
     try:
-        found = results.from_json(Bench, json.loads(file.read_bytes()))
-        if found.schema_version not in READABLE:
-            raise ValueError(f"schema version {found.schema_version}, expected {' or '.join(map(str, READABLE))}")
+        if file.stat().st_size > results.LARGEST:
+            raise ValueError(f"larger than {results.LARGEST >> 20} MiB")
+        data = json.loads(file.read_bytes(), parse_constant=results.finite, parse_float=results.finite)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{file} is of schema version {version}, and this rig reads {SCHEMA_VERSION}",
+                hint="a newer rig wrote it, and reads it",
+            )
+        found = results.from_json(Bench, data)
+        _check(found)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file} is no bench, or was cut off: {error}", hint="`rig bench` writes one") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is no bench: {error}", hint="`rig bench` writes bench.json") from None
+        raise ConfigError(f"{file} is no bench: {error}", hint="`rig bench` writes one") from None
     if not found.samples:
         return found
     judged = (one for subject in found.subjects for one in compare(found.samples, subject.name, found.level))
     return replace(found, comparisons=tuple(judged))  # by today's rules, as all that is recorded is
+
+
+def _check(bench: Bench) -> None:
+    """Raise ValueError for samples that no bench makes, and that nothing can be worked out from."""
+    for one in bench.samples:
+        for name, value in one.values:
+            if name not in BY_NAME or BY_NAME[name].kind is not one.kind:
+                raise ValueError(f"{one.where.id}: unknown metric {name!r}")
+            if one.kind is Kind.TIMED and value <= 0:
+                raise ValueError(f"{one.where.id}: {name} {value:g} is no time")
 
 
 def read(root: Path) -> Record:

@@ -39,6 +39,19 @@ def percent(value: float) -> str:
     return f"{100 * value:+.{1 if abs(value) < 0.1 else 0}f} %"
 
 
+def level(metric: str, value: float) -> str:
+    """Return a value of a metric, in percent where it is a share."""
+    one = BY_NAME[metric]
+    return f"{number(value)} {one.unit}".rstrip() if one.relative else f"{number(100 * value)} %"
+
+
+def growth(metric: str, before: float, after: float) -> str:
+    """Return what a value gained, as a share of what it was, or in points of a metric that is a share itself."""
+    if BY_NAME[metric].relative and before:
+        return percent(after / before - 1)
+    return f"{100 * (after - before):+.2f} points" if not BY_NAME[metric].relative else f"{after - before:+.3g}"
+
+
 def change_of(one: Comparison) -> str:
     """Return a change with its sign, in percent where the metric is relative."""
     metric, value = BY_NAME[one.metric], one.difference.change

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import fakelinux
 import jsonschema
 import pytest
 from hostworkload import SOURCES
@@ -174,6 +175,35 @@ def test_what_is_no_source_of_will_it_scale_is_said_in_a_sentence(world: MakeWor
     assert done.returncode == 2
     assert "guest-workloads is no source tree of will-it-scale: it has no tests/*.c" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_benches_are_compared_and_a_bench_with_nothing_else(world: MakeWorld) -> None:
+    here = made(world)
+    assert here.rig("bench", *ENOUGH, "out=a").returncode == 0
+    tree, worse = here.root.parent / "linux", machine(says(minflt=190, nanoseconds=1_000_000))
+    change = ("mm: another version", "machine.json", json.dumps(BASE), json.dumps(worse))
+    fakelinux.make_series(tree, here.root / "v2", [change])
+    assert here.rig("bench", *ENOUGH, "series=v2", "out=b").returncode == 1
+    done = here.rig("compare", "a/bench/latest", "b/bench/latest")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.startswith("WORSE: v2: ")
+    assert "| 50.0 → 90.0 %" in done.stdout
+    assert "demo → v2" in done.stdout
+    assert here.rig("compare", "b/bench/latest", "a/bench/latest/bench.json").returncode == 0
+    wider = here.rig("bench", *ENOUGH, "cpus=[1, 2]", "out=c")
+    assert wider.returncode == 0, wider.stderr
+    left = here.rig("compare", "a/bench/latest", "c/bench/latest")
+    assert (left.returncode, "only in B: 1 vCPU" in left.stdout) == (0, True), left.stdout
+    assert here.rig("compare", "a/bench", "c/bench/latest").returncode == 2  # the folder of a run is meant
+    assert here.rig("test", "trials=1").returncode == 0
+    mixed = here.rig("compare", "results/latest", "a/bench/latest")
+    assert mixed.returncode == 2
+    assert "results/latest is a run of `rig test` and " in mixed.stderr
+    (here.root / "b/bench/latest/bench.json").unlink()
+    early = here.rig("compare", "a/bench/latest", "b/bench/latest")
+    assert early.returncode == 2
+    assert "b/bench/latest was interrupted and has no results yet" in early.stderr
+    assert "Traceback" not in mixed.stderr + early.stderr
 
 
 @pytest.mark.parametrize("words", [("no-such-series",), ("pairs=-1",), ("cpus=[]",), ("cpus=65",)])
