@@ -319,9 +319,9 @@ def test_a_run_goes_on_where_it_is_in_doubt_until_the_answer_is_clear(world: Mak
 def test_a_run_that_is_resumed_makes_the_same_decisions(world: MakeWorld) -> None:
     here = world(machine(FAILED, status=1))
     running = here.start("test", ADAPTIVE)
-    third = "trials/patched/debug/small/race/tmpfs/2/trial.json"
+    second = "trials/patched/debug/small/race/tmpfs/1/trial.json"
     end = time.monotonic() + WAIT
-    while not list(here.root.glob(f"results/2*/{third}")) and time.monotonic() < end:
+    while not list(here.root.glob(f"results/2*/{second}")) and time.monotonic() < end:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait(WAIT)
