@@ -211,6 +211,15 @@ def test_a_dry_run_says_what_would_be_done(world: MakeWorld) -> None:
     assert not (here.root / "results").exists()
 
 
+def test_tests_of_will_it_scale_are_left_out_as_nothing_of_them_is_counted(world: MakeWorld) -> None:
+    here = made(world, [CHEAP, DEAR])
+    (here.root / "scale/tests").mkdir(parents=True)
+    (here.root / "scale/tests/page_fault1.c").touch()
+    done = here.rig("-n", "bisect", "--counts", *ENOUGH, "will_it_scale=scale", "tests=page_*")
+    assert done.returncode == 0, done.stderr
+    assert "would count on the base and the tip in 1 cell," in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "says_so"),
     [
