@@ -46,9 +46,10 @@ def _named(one: Named) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Return rows as a table whose columns stand below each other."""
     cells = [HEAD, *(_cells(row) for row in rows)]
-    widths = [max(len(line[n]) for line in cells) for n in range(len(HEAD))]
+    widths = [max(3, *(len(line[n]) for line in cells)) for n in range(len(HEAD))]
     padded = [tuple(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
-    return markdown(padded[0], padded[1:])
+    head, _, *lines = markdown(padded[0], padded[1:]).splitlines()
+    return "\n".join((head, f"| {' | '.join('-' * width for width in widths)} |", *lines))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -48,7 +48,8 @@ def level(metric: str, value: float) -> str:
 def growth(metric: str, before: float, after: float) -> str:
     """Return what a value gained, as a share of what it was, or in points of a metric that is a share itself."""
     if BY_NAME[metric].relative and before:
-        return percent(after / before - 1)
+        share = after / before - 1
+        return percent(share if abs(share) >= 0.0005 else 0.0)  # not -0.0 %
     return f"{100 * (after - before):+.2f} points" if not BY_NAME[metric].relative else f"{after - before:+.3g}"
 
 

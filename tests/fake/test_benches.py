@@ -190,7 +190,7 @@ def test_two_benches_are_compared_and_a_bench_with_nothing_else(world: MakeWorld
     assert "| 50.0 → 90.0 %" in done.stdout
     assert "demo → v2" in done.stdout
     assert here.rig("compare", "b/bench/latest", "a/bench/latest/bench.json").returncode == 0
-    wider = here.rig("bench", *ENOUGH, "cpus=[1, 2]", "out=c")
+    wider = here.rig("bench", *FEW, "cpus=[1, 2]", "out=c")
     assert wider.returncode == 0, wider.stderr
     left = here.rig("compare", "a/bench/latest", "c/bench/latest")
     assert (left.returncode, "only in B: 1 vCPU" in left.stdout) == (0, True), left.stdout
