@@ -133,11 +133,16 @@ def export(pipeline: Pipeline, file: Path) -> Listing:
     return made
 
 
+#: What git insists on looking into before it takes a tree (fsck.c: gitattributesMissing, gitmodulesMissing).
+LOOKED_AT = (".gitattributes", ".gitmodules")
+
+
 def _packed(applied: Applied, store: Store, folder: Path) -> Path:
     """Return a git pack of the prefixes with those trees and blobs that are read after a build."""
     git = repository(store)
     blobs = {"Makefile", *applied.series.paths}
     trees = {str(parent) for path in (*blobs, *kmod.MATTERS) for parent in PurePosixPath(path).parents} - {"."}
+    blobs |= {f"{folder}/{name}".removeprefix("./") for folder in (*trees, ".") for name in LOOKED_AT}
     wanted = [f"{prefix.commit}:{path}" for prefix in applied.prefixes for path in sorted(blobs | trees)]
     # What a prefix does not have is answered with `missing`.
     answers = git("cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(wanted).encode())

@@ -63,6 +63,16 @@ def test_the_patch_is_named_behind_one_that_breaks_the_build(
     assert all(one["probability"] >= 0.95 for one in data["findings"] if one["kind"] != "build")
 
 
+def test_a_patch_that_breaks_the_build_is_named_beside_the_bug(
+    real_store: Path, built_kernel: Kernel, tmp_path: Path
+) -> None:
+    assert built_kernel
+    data = bisect(real_store, tmp_path, [GOOD[0], BREAKS, MENDS, BAD, GOOD[1]], "--every-prefix", "looks=2")
+    assert accused(data, "build") == [(2, 3)]
+    assert set(accused(data)) == {(4, None)}
+    assert {prefix["number"]: prefix["state"] for prefix in data["prefixes"]}[2] == "broken"
+
+
 def test_what_one_patch_brings_and_another_takes_away_is_found_with_every_prefix(
     real_store: Path, built_kernel: Kernel, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ FILES = {
     "machine.json": "boots",  # what fakeqemu.py is to do with this kernel
     "mm/memory.c": "int memory(void)\n{\n\treturn 3;\n}\n",
     "scripts/kconfig/merge_config.sh": MERGE,
+    ".gitattributes": "*.c diff=cpp\n",  # git looks into it before it takes a tree
     ".gitignore": "/*\n",  # as Debian's
 }
 
