@@ -4,11 +4,11 @@
  *
  * Not a race: nothing is accused here. Each case does a fixed amount of work,
  * the same on every kernel and for every seed, and counts: minor faults above
- * what fault-around makes necessary, time, and the latency of each fault. The
- * work of a case stands between two marks, instructions that do nothing and
- * that a plugin of QEMU knows (x86.h of rig/perturbation/qemuplugin), so that
- * instructions and atomics can be counted for just this work. `rig bench`
- * compares kernels.
+ * what fault-around makes necessary, time, and the latency of each fault, as
+ * median, 99th percentile and histogram. The work of a case stands between two
+ * marks, instructions that do nothing and that a plugin of QEMU knows (x86.h of
+ * rig/perturbation/qemuplugin), so that instructions and atomics can be counted
+ * for just this work. `rig bench` compares kernels.
  *
  * A sweep reads (or writes) one byte of each page of a mapping of the file and
  * drops the page table entries again with MADV_DONTNEED; the page cache and the
@@ -332,6 +332,25 @@ static uint32_t quantile(long nr, long share)
 	return meeting->latencies[rig_min(nr - 1, nr * share / 1000)];
 }
 
+/*
+ * Prints how many of the latencies, which are sorted, are in each bucket. There are
+ * eight to an octave, each named by the least that is in it; see rig/costs/latencies.py.
+ */
+static void report_latencies(long nr)
+{
+	uint32_t low, width;
+	long i, first;
+
+	for (i = 0; i < nr; ) {
+		low = meeting->latencies[i];
+		width = 1u << (rig_max(31 - __builtin_clz(low | 1), 3) - 3);
+		low &= ~(width - 1);
+		for (first = i; i < nr && meeting->latencies[i] - low < width; i++)
+			;
+		rig_diag("counter latency_%u=%ld", low, i - first);
+	}
+}
+
 /* Sizes of the case: fewer sweeps where there are more mappers or more faults in a sweep. */
 static void plan(void)
 {
@@ -370,6 +389,7 @@ static void report(int64_t ns)
 	rig_diag("counter elapsed_ns=%" PRId64, ns);
 	rig_diag("counter median_ns=%u", quantile(touched, 500));
 	rig_diag("counter p99_ns=%u", quantile(touched, 990));
+	report_latencies(touched);
 }
 
 static void run_rounds(void)

@@ -132,7 +132,7 @@ def _run(flags: argparse.Namespace, words: Words) -> int:
     if words.command == "bench":
         overrides, against = bench_words(overrides)
     if words.command == "bisect":
-        overrides = bisect_words(words, every_prefix=flags.every_prefix)
+        overrides = bisect_words(words, every_prefix=flags.every_prefix, counts=flags.counts)
     if flags.bisect:
         overrides = tree_words(words)
     side = taken("side", overrides) if words.command == "shell" else None
@@ -208,10 +208,11 @@ def _dispatch(job: _Job) -> int:
 
         return selfcheck.run(job.file.parent, config, options, ui, job.names, as_json=flags.json)
     if words.command == "bisect":
-        from rig.bisection import bisect
+        from rig.bisection import bisect, costbisect
 
         command = shlex.join(["rig", *words_again(flags), "bisect", *words.overrides])
-        return bisect.run(config, options, ui, command=command, as_json=flags.json)
+        run = costbisect.run if config.bisect.counts else bisect.run
+        return run(config, options, ui, command=command, as_json=flags.json)
     if words.command == "bench":
         from rig.costs import bench
 

@@ -30,8 +30,10 @@ COMMANDS = (
     "check-series",
     "clean",
 )
-BISECT_KEYS = ("signature", "confidence", "limit", "looks", "good", "bad")
-BENCH_KEYS = ("cases", "counted", "cpus", "faults", "filesystems", "level", "pairs", "threshold")
+BISECT_KEYS = ("signature", "confidence", "limit", "looks", "good", "bad", "count")
+BENCH_KEYS = (
+    *("cases", "counted", "cpus", "faults", "filesystems", "level", "pairs", "tests", "threshold", "will_it_scale"),
+)
 SELFCHECK_KEYS = ("limit", "first", "budget", "seeds", "good_trials", "threshold")
 #: Flags that are followed by a value.
 VALUED = ("-f", "--file", "-C", "--directory", "-j", "--jobs")
@@ -54,8 +56,9 @@ commands:
   shell CELL        boot the patched kernel of a cell and give a shell in it (side=base: the base)
   rerun DIR         run the trial whose folder DIR is once more, as it was; from=FILE: on the kernels of a pipeline
   compare A B       two runs, yesterday's and today's or two versions of a series: what is new, gone, worse or better;
-                    exits with 1 when something is new or worse (--json for programs)
-  bisect            which patch of the series did it? `rig bisect --help` says more
+                    two of `rig test` or two of `rig bench`; exits with 1 when something is new or worse, of a bench
+                    beyond its threshold (--json for programs)
+  bisect            which patch of the series did it? With --counts: which one costs what? `rig bisect --help` says more
   scan FILE...      what the kernel complained about in console logs, - for standard input; see `rig scan --help`
   selfcheck [NAME]  how good is the rig? hunt the bad controls, try the good ones and the base, crash kernels on
                     purpose; NAME: only the controls that match, base or console; limit=SECONDS budget=SECONDS
@@ -63,6 +66,7 @@ commands:
   bench [NAME]      what does the series buy, and at what price? counts and times against the base (against=SERIES);
                     NAME: series of patches/, costs/* or null (the base with itself), all in one comparison;
                     cpus=[1, 4] cases=GLOB filesystems=F counted=PAIRS pairs=PAIRS level=P threshold=SHARE faults=N
+                    will_it_scale=PATH tests=GLOB: time the tests of that benchmark, too
   export FILE       put the kernels of the series into one archive, built if need be, with the hashes of everything
   import FILE       verify such an archive and take its kernels into the store; `rig test from=FILE` needs neither
                     the series nor its base besides, and builds no kernel
@@ -143,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--every-prefix", action="store_true", help="bisect: build, boot and try each prefix, also if the tip is clean"
     )
+    made.add_argument("--counts", action="store_true", help="bisect: hunt what the series costs, in exact counts")
     made.add_argument(
         "--bisect", action="store_true", help="test: exit as `git bisect run` wants it, see `rig bisect --help`"
     )
@@ -205,14 +210,24 @@ def selfcheck_words(words: Words, *, console: bool) -> tuple[tuple[str, ...], li
     return tuple(names), overrides
 
 
-def bisect_words(words: Words, *, every_prefix: bool) -> list[str]:
-    """Return the overrides of a bisection, its own keys below `bisect`; raises ConfigError for any other word."""
+def bisect_words(words: Words, *, every_prefix: bool, counts: bool = False) -> list[str]:
+    """Return the overrides of a bisection, its own keys below `bisect`; raises ConfigError for any other word.
+
+    With `counts`, or a word that picks counts, a bench's own keys go below `bench`.
+    """
     if words.arguments:
         raise ConfigError(
             f"bisect takes no {words.arguments[0]!r}", hint="rig bisect series=…; see `rig bisect --help`"
         )
-    overrides = [f"bisect.{word}" if word.partition("=")[0] in BISECT_KEYS else word for word in words.overrides]
-    return [*overrides, *(["bisect.every_prefix=true"] if every_prefix else [])]
+    counts = counts or any(word.startswith(("count=", "case=")) for word in words.overrides)
+    places = {key: f"bench.{key}" for key in BENCH_KEYS} | {"case": "bench.cases"} if counts else {}
+    places |= {key: f"bisect.{key}" for key in BISECT_KEYS}
+    overrides = []
+    for word in words.overrides:
+        key, _, value = word.partition("=")
+        overrides.append(f"{places.get(key, key)}={value}")
+    overrides += ["bisect.every_prefix=true"] if every_prefix else []
+    return [*overrides, *(["bisect.counts=true"] if counts else [])]
 
 
 def tree_words(words: Words) -> list[str]:
@@ -228,7 +243,7 @@ def words_again(flags: argparse.Namespace) -> list[str]:
     """Return the flags that a command needs to be the same one again."""
     again = ["-C", str(flags.directory)] if flags.directory else []
     again += ["-f", str(flags.file)] if flags.file else []
-    return again + (["--every-prefix"] if flags.every_prefix else [])
+    return again + [f"--{name}" for name in ("every-prefix", "counts") if getattr(flags, name.replace("-", "_"))]
 
 
 def bench_words(overrides: Sequence[str]) -> tuple[list[str], str]:

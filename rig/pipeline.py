@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rig import proc
 from rig.clock import Stopwatch, now
+from rig.costs import willitscale
 from rig.detection import hunt
 from rig.errors import BuildError, ConfigError, HostError
 from rig.front.ui import Ui
@@ -227,6 +228,9 @@ class Pipeline:
         headers = sorted(folder.glob("*.h"))
         found = {}
         for name in names:
+            if name == willitscale.NAME:
+                found[name] = willitscale.of_bench(self.config, self.store, self.builder.compiler)
+                continue
             file = folder / f"{name}.c"
             if not file.is_file():
                 known = ", ".join(sorted(path.stem for path in folder.glob("*.c"))) or "nothing"

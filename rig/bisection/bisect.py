@@ -41,6 +41,7 @@ from rig.runs import campaign, rundir
 from rig.settings.config import Config
 from rig.touches.targets import touched_by
 from rig.trees.series import NONE, Applied, Series
+from rig.trials.trial import Lab
 
 FOLDER, SETTLED = "bisect", "settled"
 #: Findings that are hunted at most; what more there is is told on the side.
@@ -85,11 +86,17 @@ def run(config: Config, options: Options, ui: Ui, *, command: str, as_json: bool
     """Bisect, print what came of it, and return the exit code; `command` is what makes it again."""
     whole = bool(config.bisect.good)
     pipeline = HistoryPipeline(config, options, ui) if whole else Pipeline(config, options, ui)
+    return carry_out(Bisector(pipeline, command), as_json=as_json)
+
+
+def carry_out(bisector: Bisector, *, as_json: bool) -> int:
+    """Bisect, or only say what that would be, print what came of it, and return the exit code."""
+    options, ui = bisector.pipeline.options, bisector.ui
     try:
         if options.dry_run:
-            _dry_run(pipeline)
+            ui.stage(FOLDER, bisector.plan_in_words())
             return 0
-        done, folder = _Bisect(pipeline, command).run()
+        done, folder = bisector.run()
     finally:
         ui.settle()
     if as_json:
@@ -101,17 +108,7 @@ def run(config: Config, options: Options, ui: Ui, *, command: str, as_json: bool
     return done.exit_code
 
 
-def _dry_run(pipeline: Pipeline) -> None:
-    own, count = pipeline.config.bisect, len(pipeline.applied.prefixes) - 1
-    what = "each prefix" if own.every_prefix else "the tip and the base"
-    pipeline.ui.stage(
-        FOLDER,
-        f"would try {what} in {len(pipeline.cells)} cells, up to {looks(pipeline.config)} times each, "
-        f"then search {count} patches for up to {own.limit:g} s until one of them is {100 * own.confidence:g} % sure",
-    )
-
-
-class _Bisect:
+class Bisector:
     """One bisection: what is known, and what to try next."""
 
     def __init__(self, pipeline: Pipeline, command: str) -> None:
@@ -128,10 +125,25 @@ class _Bisect:
         """Whether the prefixes are the commits of a history."""
         return isinstance(self.pipeline, HistoryPipeline)
 
+    @property
+    def mode(self) -> str:
+        """What is searched, and how."""
+        return "history" if self.whole else "every-prefix" if self.own.every_prefix else "series"
+
     @cached_property
     def tip(self) -> int:
         """The number of the last prefix."""
         return len(self.pipeline.applied.prefixes) - 1
+
+    def plan_in_words(self) -> str:
+        """Return what would be done."""
+        own = self.own
+        what = "each prefix" if own.every_prefix else "the tip and the base"
+        return (
+            f"would try {what} in {len(self.pipeline.cells)} cells, up to {looks(self.config)} times each, "
+            f"then search {self.tip} patches for up to {own.limit:g} s "
+            f"until one of them is {100 * own.confidence:g} % sure"
+        )
 
     def run(self) -> tuple[Bisection, Path]:
         """Do what is left to do, write the reports, and return the whole and its folder."""
@@ -149,7 +161,7 @@ class _Bisect:
             try:
                 base = pipeline.builder.alone(0, pipeline.flavours[0])
                 lab, accelerator = campaign.lab_on(pipeline, folder.path, base, self._stop)
-                self.bench = Bench(pipeline, folder.path, lab, self._describe, whole=self.whole)
+                self.bench = self._workbench(folder.path, lab)
                 if self.bench.trials:
                     self.ui.stage(FOLDER, f"{len(self.bench.trials)} trials are there already")
                 done = self._all(folder, accelerator)
@@ -157,23 +169,30 @@ class _Bisect:
                 rundir.remove_secrets(folder.path)
         return done, folder.path
 
+    def _workbench(self, path: Path, lab: Lab) -> Bench:
+        return Bench(self.pipeline, path, lab, self._describe, whole=self.whole)
+
     def _all(self, folder: rundir.RunFolder, accelerator: Accelerator) -> Bisection:
         looked = self._first_look()
         self._search()
         facts = report.Facts(
             folder=folder,
             command=self.command,
-            mode="history" if self.whole else "every-prefix" if self.own.every_prefix else "series",
+            mode=self.mode,
             accelerator=accelerator,
             out_of_time=self._out_of_time,
             looked=looked,
         )
-        breaks = () if self.whole else self._breaks()
-        done = report.collect(self.pipeline, self.bench, facts, [self._known(one) for one in self.hunts], breaks)
+        done = self._collect(facts)
         report.write(folder.path, done)
-        if done.status is not Outcome.UNDECIDED:
+        left = facts.out_of_time and any(one.outcome is Outcome.UNDECIDED for one in done.findings)
+        if done.status is not Outcome.UNDECIDED and not left:
             (folder.path / SETTLED).touch()
         return done
+
+    def _collect(self, facts: report.Facts) -> Bisection:
+        breaks = () if self.whole else self._breaks()
+        return report.collect(self.pipeline, self.bench, facts, [self._known(one) for one in self.hunts], breaks)
 
     def _plan(self) -> dict[str, Any]:
         """All that the outcome of a trial depends on; how sure the answer must be, and how soon, may be changed."""

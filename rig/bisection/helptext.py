@@ -2,6 +2,7 @@
 
 HELP = """\
 usage: rig [flags] bisect [series=PATH] [select=CELLS] [signature=GLOB] [KEY=VALUE ...]
+       rig [flags] bisect [--counts] [count=GLOB] [case=GLOB] [series=PATH] [select=CELLS] [KEY=VALUE ...]
        rig [flags] bisect good=REF bad=REF kernel.source=git:PATH [select=CELLS] [KEY=VALUE ...]
 
 Which patch of the series did it? You need not say what is broken: the tip of the series is tried until something is
@@ -24,6 +25,19 @@ change that. Only the same finding counts as the same bug; what else is found is
                     one takes away again, and patches that break the build
   good=REF bad=REF  search the commits of a git tree between two refs instead of a series
 
+What a series costs is hunted as well: with --counts, or one of count= and case=, base and tip are counted as
+`rig bench` counts them, without times, and each count that the tip is claimed to have more of, beyond the threshold, is
+laid on the patch that costs it, or on several if several do. A count hardly varies, so that one trial places a prefix;
+the prefix of the patch that is named and the one before are counted until the same claim holds between them.
+
+  count=GLOB        'atomics per page', 'kernel instructions per page', 'kernel instructions per fault',
+                    'excess faults', 'slow path', 'skipped pages', 'waits on a page', or their names in bench.json;
+                    without it: whatever became worse
+  case=GLOB         cases of bench-faults: one-private-read; without it: all, which takes longer
+  cpus=N filesystems=F faults=N counted=N level=P threshold=SHARE
+                    as for `rig bench`; counted is the trials of base and tip. Cells are looked at in the order of cpus
+                    and filesystems until one shows a cost; with select=GLOB all of those
+
 A prefix that does not build or boot is left out, and the answer widens: "patch 3 or 4: 3 does not build (...)". A patch
 that breaks the build is a finding of its own, as is the one that mends it.
 
@@ -38,6 +52,8 @@ examples:
   rig bisect series=my.mbox 'select=*/smp4/truncate-race/tmpfs' budget=5 limit=1800
   rig bisect series=my-series --every-prefix looks=3
   rig bisect kernel.source=git:~/linux good=v6.12 bad=v6.13-rc1 'select=*/fault-stress/tmpfs'
+  rig bisect series=my-series --counts cpus=1 filesystems=tmpfs
+  rig bisect series=my-series 'count=atomics per page' case=one-private-read cpus=1 filesystems=tmpfs faults=1000
 
 with git's own bisection, from the kernel tree that is bisected, RIG being the folder of the rig:
   git bisect start BAD GOOD

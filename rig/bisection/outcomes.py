@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from rig.costs.words import growth, level
 from rig.runs.results import to_json
 
 SCHEMA_VERSION = 1
@@ -49,6 +50,7 @@ class Count:
     failures: int
     probability: float  # that the finding is in this prefix
     hole: str = ""  # why this prefix cannot be tried, for this finding
+    value: float | None = None  # what its trials counted: the median, in units of the metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ class Hunted:
     rate_sd: float | None
     counts: tuple[Count, ...]
     example: str = ""  # the folder of a trial that shows it, relative to that of the bisection
-    reproduce: str = ""  # the command that runs this trial again
+    reproduce: str = ""  # the command that runs this trial again, or measures the count again
+    metric: str = ""  # the count that is hunted, as bench.json names it; "": it is a finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,7 @@ class Bisection:
     finished: str
     rig_version: str
     command: str  # that makes it again
-    mode: str  # series, every-prefix or history
+    mode: str  # series, every-prefix, history or counts
     series: str
     base: str  # source and version
     accelerator: str
@@ -164,10 +167,24 @@ def table(one: Hunted, states: Sequence[PrefixState]) -> list[str]:
             if any(culprit.number == count.number for culprit in one.culprits) and one.outcome is Outcome.FOUND
             else " "
         )
+        cells = (f"{cell:>{width}}" for cell, width in zip(_cells(one, count), (9, 8), strict=True))
+        lines.append(f"  {mark} {count.number:>4}  {'  '.join(cells)}  {_short(state, count)}")
+    return [f"  patch  {'  '.join(_heads(one))}", *lines]
+
+
+def _heads(one: Hunted) -> tuple[str, str]:
+    return ("median", "over the base") if one.metric else ("failures/trials", "has it")
+
+
+def _cells(one: Hunted, count: Count) -> tuple[str, str]:
+    """Return what the tables say of a prefix: how often it failed and whether it has it, or what it counts."""
+    if not one.metric:
         tally = f"{count.failures}/{count.trials}" if count.trials else "-"
-        chance = percent(count.probability)
-        lines.append(f"  {mark} {count.number:>4}  {tally:>9}  {chance:>8}  {_short(state, count)}")
-    return ["  patch  failures/trials  has it", *lines]
+        return tally, percent(count.probability)
+    base = one.counts[0].value
+    if count.value is None or base is None:
+        return "-", ""
+    return level(one.metric, count.value), growth(one.metric, base, count.value)
 
 
 def _short(state: PrefixState, count: Count) -> str:
@@ -202,12 +219,11 @@ def markdown(done: Bisection) -> str:
             f"- **{one.outcome}**: `{one.title}`" + (f" in `{one.cell}`" if one.cell else "") + f": {one.sentence}"
         ]
         if one.counts:
-            lines += ["", "  | patch | failures/trials | has it | |", "  |---|---|---|---|"]
+            lines += ["", f"  | patch | {' | '.join(_heads(one))} | |", "  |---|---|---|---|"]
             known = {state.number: state for state in done.prefixes}
             for count in one.counts:
                 words = _short(known[count.number], count).replace("|", "\\|").replace("<", "&lt;")
-                tally = f"{count.failures}/{count.trials}" if count.trials else "-"
-                lines.append(f"  | {count.number} | {tally} | {percent(count.probability)} | {words} |")
+                lines.append(f"  | {count.number} | {' | '.join(_cells(one, count))} | {words} |")
             lines.append("")
         if one.reproduce:
             lines += [f"  Reproduce: `{one.reproduce}`", ""]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 
 from rig.bisection.outcomes import Bisection, Hunted, Outcome
+from rig.costs.metrics import BY_NAME
+from rig.costs.words import level
 
 WIDTH, HEIGHT = 9.0, 2.6  # inches; the height is that of one finding
 
@@ -28,6 +30,9 @@ def svg(done: Bisection) -> str:
 
 def _draw(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]  # matplotlib's own types
     at = range(len(one.counts))
+    if one.metric:
+        _draw_levels(axes, one)
+        return
     tried = [index for index, count in enumerate(one.counts) if count.trials]
     rates = [one.counts[index].failures / one.counts[index].trials for index in tried]
     axes.bar(tried, rates, color="#c44e52", width=0.7, label="failures per trial")
@@ -39,15 +44,36 @@ def _draw(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]  # matplot
             axes.annotate(f"{count.failures}/{count.trials}", (index, 1.02), ha="center", va="bottom", fontsize=7)
         elif count.hole:
             axes.axvspan(index - 0.5, index + 0.5, color="#cccccc", hatch="//", alpha=0.5, lw=0)
-    if one.outcome is Outcome.FOUND:
-        guilty = {culprit.number for culprit in one.culprits}
-        for index in (index for index, count in enumerate(one.counts) if count.number in guilty):
-            axes.axvline(index, color="black", lw=0.8, ls=":")
-    axes.set_xticks(list(at), [str(count.number) for count in one.counts], fontsize=8)
+    for index in _guilty(one):
+        axes.axvline(index, color="black", lw=0.8, ls=":")
     axes.set_ylim(0, 1.15)
+    axes.legend(loc="center left", fontsize=7, framealpha=0.8)
+    _frame(axes, one)
+
+
+def _draw_levels(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]
+    """Draw what each prefix counts, that of a culprit in red; those that were not tried stay empty."""
+    values = {index: count.value for index, count in enumerate(one.counts) if count.value is not None}
+    guilty = _guilty(one)
+    colours = ["#c44e52" if index in guilty else "#4c72b0" for index in values]
+    axes.bar(values.keys(), values.values(), color=colours, width=0.7)
+    for index, value in values.items():
+        axes.annotate(level(one.metric, value), (index, value), ha="center", va="bottom", fontsize=7)
+    axes.set_ylabel(BY_NAME[one.metric].title, fontsize=8)
+    axes.margins(y=0.15)
+    _frame(axes, one)
+
+
+def _guilty(one: Hunted) -> tuple[int, ...]:
+    """Return where the prefixes of the culprits stand."""
+    numbers = {culprit.number for culprit in one.culprits if one.outcome is Outcome.FOUND}
+    return tuple(index for index, count in enumerate(one.counts) if count.number in numbers)
+
+
+def _frame(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]
+    axes.set_xticks(range(len(one.counts)), [str(count.number) for count in one.counts], fontsize=8)
     axes.set_xlabel("patches applied")
     axes.set_title(_plain(f"{one.title} ({one.cell})")[:110], fontsize=9)
-    axes.legend(loc="center left", fontsize=7, framealpha=0.8)
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +44,34 @@ def collect(
     pipeline: Pipeline, bench: Bench, facts: Facts, known: Sequence[Known], breaks: Sequence[Break]
 ) -> Bisection:
     """Fold all that is known into one Bisection."""
-    applied, own = pipeline.applied, pipeline.config.bisect
-    findings = (*(_broken(pipeline, one) for one in breaks), *(_hunted(pipeline, bench, facts, one) for one in known))
+    own = pipeline.config.bisect
+    findings = (*(broken(pipeline, one) for one in breaks), *(_hunted(pipeline, bench, facts, one) for one in known))
     status = outcomes.overall(findings)
     if status is Outcome.CLEAN and not facts.looked:
         status = Outcome.UNDECIDED
+    prefixes = states(
+        pipeline,
+        bench,
+        shown=lambda trial: any(one.hunt.observe(trial) for one in known),
+        others=quarry.on_the_side(bench.trials, (one.hunt.finding.signature for one in known)),
+        numbers=(number for one in known for number in _told(pipeline, one, ())),
+    )
+    sentence = _sentence(status, findings, facts, bench, own.confidence)
+    return whole(pipeline, bench, facts, findings, prefixes, status, sentence, own.confidence)
+
+
+def whole(
+    pipeline: Pipeline,
+    bench: Bench,
+    facts: Facts,
+    findings: tuple[Hunted, ...],
+    prefixes: tuple[PrefixState, ...],
+    status: Outcome,
+    sentence: str,
+    confidence: float,
+) -> Bisection:
+    """Return the Bisection that these are parts of."""
+    applied = pipeline.applied
     return Bisection(
         id=facts.folder.id,
         started=facts.folder.started,
@@ -60,14 +83,14 @@ def collect(
         base=f"{applied.base.source} ({applied.base.version})",
         accelerator=facts.accelerator.name,
         accelerator_reason=facts.accelerator.reason,
-        confidence=own.confidence,
+        confidence=confidence,
         status=status,
-        sentence=_sentence(status, findings, facts, bench, own.confidence),
+        sentence=sentence,
         trials=len(bench.trials),
         seconds=round(bench.seconds, 1),
         findings=findings,
         culprits=outcomes.blamed(findings),
-        prefixes=_states(pipeline, bench, known),
+        prefixes=prefixes,
         config=pipeline.config.model_dump(mode="json"),
     )
 
@@ -85,7 +108,7 @@ def _hunted(pipeline: Pipeline, bench: Bench, facts: Facts, one: Known) -> Hunte
     if settled and not first:
         outcome = Outcome.STRAY if first is None else Outcome.BASE
     culprits = tuple(
-        _culprit(pipeline, suspect, chance) for suspect, chance in suspects if suspect.introduced is not None
+        culprit_of(pipeline, suspect, chance) for suspect, chance in suspects if suspect.introduced is not None
     )
     shown = next((trial for trial in _examples(bench, one, culprits)), None)
     place = facts.folder.path / bench.place(shown) if shown else None
@@ -136,7 +159,8 @@ def _credible(one: Known, confidence: float) -> tuple[tuple[Suspect, float], ...
     return tuple(named)
 
 
-def _culprit(pipeline: Pipeline, suspect: Suspect, chance: float) -> Culprit:
+def culprit_of(pipeline: Pipeline, suspect: Suspect, chance: float) -> Culprit:
+    """Return who a suspect is, and how likely it was that one."""
     prefix = pipeline.applied.prefixes[suspect.introduced or 0]
     return Culprit(
         number=prefix.number,
@@ -188,9 +212,9 @@ def _words(outcome: Outcome, culprits: Sequence[Culprit], one: Known, facts: Fac
     return f"{who.capitalize()} brought it ({sure}), and nothing tells them apart: {gaps}."
 
 
-def _broken(pipeline: Pipeline, one: Break) -> Hunted:
+def broken(pipeline: Pipeline, one: Break) -> Hunted:
     """Return a patch that breaks the build as a finding of its own."""
-    culprit = _culprit(pipeline, Suspect(introduced=one.introduced, fixed=one.fixed), 1.0)
+    culprit = culprit_of(pipeline, Suspect(introduced=one.introduced, fixed=one.fixed), 1.0)
     mended = f", and patch {one.fixed} mends it: the series is not bisectable" if one.fixed else ""
     return Hunted(
         signature=signature("build", one.error),
@@ -210,22 +234,28 @@ def _broken(pipeline: Pipeline, one: Break) -> Hunted:
 # -- all of them ------------------------------------------------------------------------------------------------------
 
 
-def _states(pipeline: Pipeline, bench: Bench, known: Sequence[Known]) -> tuple[PrefixState, ...]:
+def states(
+    pipeline: Pipeline,
+    bench: Bench,
+    *,
+    shown: Callable[[TrialResult], bool],
+    others: Mapping[int, tuple[str, ...]],
+    numbers: Iterable[int] = (),
+) -> tuple[PrefixState, ...]:
+    """Return what is known of each prefix; of a long history, of those that were tried and of `numbers`.
+
+    `shown` says of a trial whether it has something that is hunted, and `others` what else each prefix has.
+    """
     prefixes = pipeline.applied.prefixes
-    others = quarry.on_the_side(bench.trials, (one.hunt.finding.signature for one in known))
     tried: dict[int, list[TrialResult]] = {}
     for trial in bench.trials:
         tried.setdefault(trial.prefix, []).append(trial)
     holes = {number: hole for (number, _), hole in bench.holes.items()}
-    numbers = set(range(len(prefixes))) if len(prefixes) <= 65 else {*tried, *holes}
-    numbers |= {culprit for one in known for culprit in _told(pipeline, one, ())}
+    told = set(range(len(prefixes))) if len(prefixes) <= 65 else {*tried, *holes, *numbers}
     found = []
-    for number in sorted(numbers):
+    for number in sorted(told):
         prefix, hole = prefixes[number], holes.get(number)
         built = any(bench.is_built(number, flavour.name) for flavour in pipeline.flavours)
-        failed = [
-            trial for trial in bench.trials if trial.prefix == number and any(one.hunt.observe(trial) for one in known)
-        ]
         found.append(
             PrefixState(
                 number=number,
@@ -235,7 +265,7 @@ def _states(pipeline: Pipeline, bench: Bench, known: Sequence[Known]) -> tuple[P
                 state=hole.state if hole else "built" if built else "untried",
                 reason=hole.reason if hole else "",
                 trials=len(tried.get(number, ())),
-                failures=len(failed),
+                failures=sum(shown(trial) for trial in tried.get(number, ())),
                 others=others.get(number, ()),
             )
         )

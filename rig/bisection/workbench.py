@@ -10,6 +10,7 @@ Whatever is there when a bisection is taken up again counts as if it had been do
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import threading
@@ -32,7 +33,7 @@ from rig.runs.campaign import attempt, spec_of
 from rig.store import write_atomically
 from rig.trees.series import NONE
 from rig.trials.signature import signature
-from rig.trials.trial import Interrupted, Lab
+from rig.trials.trial import Interrupted, Lab, TrialSpec
 
 #: So many trials of a prefix that never come as far as the guest's shell: it does not boot.
 BOOTS = 2
@@ -102,9 +103,13 @@ class Bench:
                     self._know(int(file.parent.name), file.stem, json.loads(file.read_text()))
         for file in sorted(self.path.glob(f"prefixes/*/trials/**/{results.TRIAL_FILE}")):
             known = results.read_trial(file.parent)
-            if known is not None and known.status is not Status.LOST:
+            if known is not None and known.status is not Status.LOST and self.complete(file.parent):
                 self.trials.append(known)
         self._look_at_boots()
+
+    def complete(self, folder: Path) -> bool:
+        """Whether a trial that an interrupted bisection left in a folder has all that it is to have."""
+        return (folder / results.TRIAL_FILE).is_file()
 
     def _know(self, number: int, flavour: str, state: dict[str, Any]) -> None:
         self._built[flavour][number] = float(state["seconds"])
@@ -224,41 +229,26 @@ class Bench:
         A trial ends soon after a finding with the title `stop_at` was seen. Prefixes without a kernel are left out.
         Raises HostError when machine after machine is lost.
         """
-        numbers: dict[tuple[int, Cell], int] = defaultdict(int)
+        taken: dict[tuple[int, Cell], set[int]] = defaultdict(set)
         for trial in self.trials:
-            key = (trial.prefix, trial.cell)
-            numbers[key] = max(numbers[key], trial.index + 1)
+            taken[trial.prefix, trial.cell].add(trial.index)
         specs = []
         for number, cell in jobs:
             kernel = self.kernel(number, cell.flavour)
             if isinstance(kernel, Hole):
                 continue
-            index = numbers[number, cell]
-            numbers[number, cell] += 1
+            index = next(free for free in itertools.count() if free not in taken[number, cell])
+            taken[number, cell].add(index)
             specs.append((kernel, cell, index))
         labs = {kernel.key: self._lab(kernel) for kernel, _, _ in specs}
 
         def one(job: tuple[Kernel, Cell, int]) -> None:
             kernel, cell, index = job
-            spec = spec_of(
-                self.pipeline, kernel, cell, self._side(kernel), index=index, seed=self.pipeline.config.seed + index
-            )
+            spec = self.spec(kernel, cell, index)
             if stop_at:
                 spec = replace(spec, wanted=(escape(stop_at),), stop_on_finding=True)
-            ui = self.pipeline.ui
-            label = f"{kernel.prefix} {cell.id} seed {spec.seed}"
             with suppress(Interrupted):
-                self._keep(
-                    attempt(
-                        spec,
-                        labs[kernel.key],
-                        self._boots,
-                        on_line=lambda line: (
-                            ui.progress(f"{label}: {line}") if line.startswith(("ok", "not")) else None
-                        ),
-                        say=ui.say,
-                    )
-                )
+                self._keep(self.attempt(spec, labs[kernel.key]))
 
         schedule.execute(specs, one, count=self._slots, stop=self.lab.stop)
         self._look_at_boots()
@@ -269,6 +259,21 @@ class Bench:
                 hint="the same command goes on when the host is well again",
                 evidence=self.path / self.place(last),
             )
+
+    def spec(self, kernel: Kernel, cell: Cell, index: int) -> TrialSpec:
+        """Return a trial of a prefix in a cell."""
+        seed = self.pipeline.config.seed + index
+        return spec_of(self.pipeline, kernel, cell, self._side(kernel), index=index, seed=seed)
+
+    def attempt(self, spec: TrialSpec, lab: Lab) -> TrialResult:
+        """Run a trial and return what came of it; raises Interrupted when the run is to end."""
+        ui, label = self.pipeline.ui, f"{spec.kernel.prefix} {spec.cell.id} seed {spec.seed}"
+
+        def progress(line: str) -> None:
+            if line.startswith(("ok", "not")):
+                ui.progress(f"{label}: {line}")
+
+        return attempt(spec, lab, self._boots, on_line=progress, say=ui.say)
 
     def _keep(self, trial: TrialResult) -> None:
         with self._lock:

@@ -1,4 +1,7 @@
-"""`rig compare RUN_A RUN_B`: reads two runs, says what changed, and exits with 1 when something is new or worse."""
+"""`rig compare RUN_A RUN_B`: reads two runs, says what changed, and exits with 1 when something is new or worse.
+
+Two runs of `rig test`, or two of `rig bench`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rig.comparison.changes import Change, Comparison, PatchChange, compare
+from rig.costs import contrastwords, record
+from rig.costs.contrast import contrast
+from rig.costs.metrics import RESULT as BENCH
 from rig.errors import ConfigError, HostError
 from rig.reports.again import rerun
 from rig.runs import results, rundir
@@ -22,8 +28,21 @@ SHOWN = 20  # findings and cells of a kind; JSON has all
 def run(words: Sequence[str], *, as_json: bool) -> int:
     """Compare two runs and return the exit code: 1 when a finding is new or worse. Raises ConfigError for bad usage."""
     if len(words) != 2:
-        raise ConfigError(USAGE, hint="each the folder of a run, results/latest for one, or its results.json")
-    (a_path, a), (b_path, b) = (_read(Path(word)) for word in words)
+        raise ConfigError(
+            USAGE, hint="each the folder of a run, results/latest or results/bench/latest for one, or the file in it"
+        )
+    places = [Path(word) for word in words]
+    benches = [is_bench(place) for place in places]
+    if all(benches):
+        return _benches(*places, as_json=as_json)
+    if any(benches):
+        _read(places[benches.index(False)])  # it may be no run at all
+        names = ["a bench" if one else "a run of `rig test`" for one in benches]
+        raise ConfigError(
+            f"{words[0]} is {names[0]} and {words[1]} is {names[1]}: one counts costs, the other findings",
+            hint="compare two runs of `rig bench`, or two of `rig test`",
+        )
+    (a_path, a), (b_path, b) = (_read(place) for place in places)
     compared = compare(a, b, patch_ids(a_path.parent, a), patch_ids(b_path.parent, b))
     if as_json:
         print(json.dumps(results.to_json(compared), indent=1, sort_keys=True, allow_nan=False))
@@ -32,11 +51,38 @@ def run(words: Sequence[str], *, as_json: bool) -> int:
     return int(compared.worse)
 
 
+def is_bench(place: Path) -> bool:
+    """Whether a place is the folder or the file of a bench that came to its end, and not of anything else."""
+    if place.is_dir():
+        return (place / BENCH).is_file()
+    if place.name in (BENCH, rundir.RESULTS):
+        return place.name == BENCH and place.is_file()
+    try:
+        if not place.is_file() or place.stat().st_size > results.LARGEST:
+            return False
+        data = json.loads(place.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # and no run either, which _read() will say
+    return isinstance(data, dict) and "subjects" in data
+
+
+def _benches(a: Path, b: Path, *, as_json: bool) -> int:
+    """Compare two benches and return the exit code: 4 when there was nothing to compare."""
+    compared = contrast(*(record.read_bench(place) for place in (a, b)))
+    if as_json:
+        print(json.dumps(results.to_json(compared), indent=1, sort_keys=True, allow_nan=False))
+    else:
+        print(contrastwords.text(compared))
+    return 1 if compared.worse else 0 if compared.rows else 4
+
+
 def _read(place: Path) -> tuple[Path, Run]:
     path = place / rundir.RESULTS if place.is_dir() else place
     if not path.is_file():
         why = "was interrupted and has no results yet" if (place / rundir.PLAN).is_file() else "is no run"
-        raise ConfigError(f"{place} {why}", hint=f"{USAGE}, each a folder with {rundir.RESULTS}, or that file")
+        raise ConfigError(
+            f"{place} {why}", hint=f"{USAGE}, each a folder with {rundir.RESULTS} or {BENCH}, or that file"
+        )
     try:
         return path, results.read_results(path)
     except HostError as error:  # it is what was asked for that is wrong, not the host

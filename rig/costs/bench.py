@@ -23,8 +23,8 @@ from typing import Any
 
 from rig import __version__
 from rig.clock import now
-from rig.costs import codesize, counts, report
-from rig.costs.metrics import BASE, NULL, Bench, Kind, Sample, Subject, Trouble, compare, function_changes
+from rig.costs import codesize, counts, report, visits, willitscale
+from rig.costs.metrics import BASE, NULL, RESULT, Bench, Kind, Sample, Subject, Trouble, compare, function_changes
 from rig.costs.samples import samples
 from rig.errors import ConfigError
 from rig.front.ui import Ui
@@ -40,9 +40,11 @@ from rig.store import write_atomically
 from rig.trees.series import Series
 from rig.trials.trial import Interrupted, Lab, TrialSpec
 
-FOLDER, RESULT = "bench", "bench.json"
+FOLDER = "bench"
 WORKLOAD = "bench-faults"
 COSTS = "costs"  # below patches/: what is known to cost
+#: MiB of a machine.
+MEMORY = 1024
 #: Seconds that a workload of fixed size may take; on a loaded host under emulation it takes ten.
 BUDGET = 300.0
 #: With one CPU the kernel would take the lock prefixes out of its code, and there would be no atomics to count.
@@ -53,14 +55,20 @@ def settle(config: Config) -> Config:
     """Return the configuration whose cells are those of a bench."""
     own = config.bench
     kept = {name: words for name, words in config.flavours.items() if name in own.flavours}
-    machines = {f"cpus{n}": Machine(name=f"cpus{n}", cpus=n, memory_mib=1024, cmdline=CMDLINE) for n in own.cpus}
+    scale = willitscale.chosen(config)
+    memory = {n: willitscale.memory_mib(MEMORY, n) if scale else MEMORY for n in own.cpus}
+    machines = {
+        f"cpus{n}": Machine(name=f"cpus{n}", cpus=n, memory_mib=mib, cmdline=CMDLINE) for n, mib in memory.items()
+    }
     args = {"cases": ",".join(own.cases), "faults": own.faults}
-    workload = Workload(run=WORKLOAD, args=args, filesystems=own.filesystems)
+    workloads = {WORKLOAD: Workload(run=WORKLOAD, args=args, filesystems=own.filesystems)}
+    if scale:  # its files are in /tmp, whatever the cell says, which is in the guest's memory
+        workloads[willitscale.NAME] = Workload(run=willitscale.NAME, filesystems=("tmpfs",))
     return config.model_copy(
         update={
             "flavours": kept or config.flavours,
             "machines": machines,
-            "workloads": {WORKLOAD: workload},
+            "workloads": workloads,
             "matrix": Matrix(),
             "perturb": Perturb(),
             "budget": BUDGET,
@@ -168,7 +176,8 @@ class _Bench:
         cells = Pipeline(self.config, self.options, self.ui).cells
         own, kernels = self.config.bench, 1 + len(self.wanted) + self.null
         for kind, number in ((Kind.COUNTED, own.counted), (Kind.TIMED, own.pairs)):
-            self.ui.stage(FOLDER, f"{kind}: would run {number} trials of {len(cells)} cells on {kernels} kernels")
+            mine = _cells_for(kind, cells)
+            self.ui.stage(FOLDER, f"{kind}: would run {number} trials of {len(mine)} cells on {kernels} kernels")
 
     def run(self) -> tuple[Bench, Path]:
         """Do what is left to do, write the reports, and return the whole and its folder."""
@@ -235,8 +244,18 @@ class _Bench:
         if kit.note:
             self._notes.append(f"instructions and atomics are not counted: {kit.note}")
             self.ui.stage(FOLDER, self._notes[-1])
+        self._notes += [
+            f"skipped pages are not counted on {one.name}: the {name} kernel has no {visits.WALK}() of its own"
+            for one in contestants
+            for name, kernel in one.kernels.items()
+            if kit.library and not kit.code[kernel.key].visits
+        ]
         planned = {Kind.COUNTED: own.counted, Kind.TIMED: own.pairs}
-        turns = [(kind, *turn) for kind, number in planned.items() for turn in order(origin.cells, contestants, number)]
+        turns = [
+            (kind, *turn)
+            for kind, number in planned.items()
+            for turn in order(_cells_for(kind, origin.cells), contestants, number)
+        ]
         self.ui.stage(FOLDER, f"{len(turns)} trials of {len(origin.cells)} cells on {len(contestants)} kernels")
         for one in contestants:
             for kind in planned:
@@ -295,17 +314,7 @@ class _Bench:
 
     def _spec(self, kind: Kind, index: int, cell: Cell, one: Contestant, kernel: Kernel, kit: counts.Kit) -> TrialSpec:
         spec = campaign.spec_of(one.pipeline, kernel, cell, one.side, index=index, seed=self.config.seed + index)
-        cpus = spec.machine.cpus
-        spec = replace(spec, favour=())
-        if kind is Kind.COUNTED and kit.library is None:
-            return spec  # the kernel's tracepoints are all there is
-        # Tracepoints cost instructions and atomics of their own.
-        spec = replace(spec, tracepoints=())
-        return (
-            spec
-            if kind is Kind.TIMED
-            else replace(spec, plugin=lambda folder: kit.write_control(folder, kernel.key, cpus))
-        )
+        return counting(spec, kit) if kind is Kind.COUNTED else replace(spec, favour=(), tracepoints=())
 
     def _collect(self, contestants: Sequence[Contestant], folder: RunFolder, accelerator: Accelerator) -> Bench:
         own, origin = self.config.bench, contestants[0].pipeline
@@ -345,6 +354,16 @@ class _Bench:
         )
 
 
+def counting(spec: TrialSpec, kit: counts.Kit) -> TrialSpec:
+    """Return a trial with the plugin that counts; where there is none, the kernel's tracepoints are all there is."""
+    spec = replace(spec, favour=())
+    if kit.library is None:
+        return spec
+    key, cpus = spec.kernel.key, spec.machine.cpus
+    # Tracepoints cost instructions and atomics of their own.
+    return replace(spec, tracepoints=(), plugin=lambda folder: kit.write_control(folder, key, cpus))
+
+
 def order(
     cells: Sequence[Cell], contestants: Sequence[Contestant], number: int
 ) -> Iterator[tuple[int, Cell, Contestant]]:
@@ -354,6 +373,11 @@ def order(
             first = (index + position) % len(contestants)
             for one in (*contestants[first:], *contestants[:first]):
                 yield index, cell, one
+
+
+def _cells_for(kind: Kind, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Nothing is counted of what runs for a time, and not for an amount."""
+    return tuple(cell for cell in cells if kind is Kind.TIMED or cell.workload == WORKLOAD)
 
 
 def _kept(spec: TrialSpec, lab: Lab, kernel: Kernel) -> TrialResult | None:

@@ -1,7 +1,8 @@
 """What a kernel did while a workload worked, by symbol: the plugin's spans before a trial, its counts after it.
 
-Every symbol of the kernel's code is a span. Clones and cold parts of a function are added to it, and what is inlined
-counts for the function around it. A trial's counts.json holds what was counted in each phase of its workload, which is
+Every symbol of the kernel's code is a span, and one with a place where folios are visited (visits.py) is two: whoever
+enters the second one visits. Clones and cold parts of a function are added to it, and what is inlined counts for the
+function around it. A trial's counts.json holds what was counted in each phase of its workload, which is
 what stood between two marks.
 """
 
@@ -11,11 +12,11 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rig import proc
-from rig.costs import countctl
+from rig.costs import countctl, visits
 from rig.costs.countctl import Role
 from rig.errors import HostError
 from rig.machines.qemu import StallPlugin
@@ -52,12 +53,28 @@ class Code:
 
     starts: tuple[int, ...]
     names: tuple[str, ...]
+    visits: tuple[int, ...] = ()  # addresses of instructions, see visits.py
+
+    @property
+    def pieces(self) -> tuple[tuple[int, str], ...]:
+        """(start, symbol) of each span."""
+        found = [*zip(self.starts, self.names, strict=True), *((start, self.place(start)[0]) for start in self.visits)]
+        return tuple(sorted(found))
 
     @property
     def spans(self) -> tuple[tuple[int, int, Role], ...]:
-        """(start, end, role) of each symbol."""
-        ends = (*self.starts[1:], self.starts[-1] + _LAST) if self.starts else ()
-        return tuple((a, b, _role(name)) for a, b, name in zip(self.starts, ends, self.names, strict=True))
+        """(start, end, role) of each span."""
+        pieces = self.pieces
+        ends = [start for start, _ in pieces[1:]] + [start + _LAST for start, _ in pieces[-1:]]
+        return tuple((start, end, _role(name)) for (start, name), end in zip(pieces, ends, strict=True))
+
+    def of(self, function: str) -> tuple[tuple[int, int], ...]:
+        """Return (start, end) of the symbols of a function."""
+        return tuple(
+            (start, end)
+            for (start, end, _), (_, name) in zip(self.spans, self.pieces, strict=True)
+            if function_of(name) == function
+        )
 
     def place(self, address: int) -> tuple[str, int]:
         """Return the symbol at an address and the bytes from its start; ("", address) for none."""
@@ -78,7 +95,8 @@ def parse_code(listing: str) -> Code:
 
 def read_code(vmlinux: Path) -> Code:
     """Return the code of a kernel; raises HostError when binutils cannot read it."""
-    return parse_code(proc.check(["nm", "--defined-only", vmlinux], timeout=SECONDS))
+    code = parse_code(proc.check(["nm", "--defined-only", vmlinux], timeout=SECONDS))
+    return replace(code, visits=visits.read(vmlinux, code.of(visits.WALK)))
 
 
 def function_of(symbol: str) -> str:
@@ -111,10 +129,23 @@ class Phase:
 
     work: tuple[Work, ...]  # by function
     locked_at: tuple[LockedAt, ...] = ()
+    visited: int | None = None  # folios, by fault-around; None of a kernel that does not say where
 
     def entered(self, function: str) -> int:
         """Return how often a function was entered, from page faults or elsewhere."""
         return sum(sum(one.entered) for one in self.work if one.function == function)
+
+    @property
+    def skipped(self) -> float | None:
+        """The share of the visited folios that fault-around left out; None where that is not known.
+
+        Each call of WALK ends with a folio to be mapped, or with none left, which ends the call of filemap_map_pages().
+        """
+        walks, around = self.entered(visits.WALK), self.entered("filemap_map_pages")
+        # A huge page is mapped as a whole, and nobody asks for the folio after it.
+        if not self.visited or not walks or self.entered("do_set_pmd"):
+            return None
+        return (self.visited - (walks - around)) / self.visited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,15 +214,19 @@ def condense(reading: countctl.Reading, code: Code) -> Counts:
         notes.append(f"{reading.begun - len(reading.phases)} phases had no room")
     if reading.lost_sites:
         notes.append(f"{reading.lost_sites} locked instructions are known by their function only")
-    return Counts(phases=tuple(_phase(one, code) for one in reading.phases), note="; ".join(notes))
+    pieces = code.pieces
+    return Counts(phases=tuple(_phase(one, code, pieces) for one in reading.phases), note="; ".join(notes))
 
 
-def _phase(phase: countctl.Phase, code: Code) -> Phase:
+def _phase(phase: countctl.Phase, code: Code, pieces: Sequence[tuple[int, str]]) -> Phase:
     sums: dict[str, list[tuple[int, int]]] = {}
+    visited = 0
     for position, counted in phase.spans:
-        symbol = code.names[position]
-        # A jump into a cold part or a clone's tail is no call of the function.
-        entered = counted.entered if ".cold" not in symbol else (0, 0)
+        start, symbol = pieces[position]
+        visit = start in code.visits
+        visited += sum(counted.entered) if visit else 0
+        # A jump into a cold part or a clone's tail is no call of the function, nor is a visit.
+        entered = counted.entered if ".cold" not in symbol and not visit else (0, 0)
         fresh = [counted.instructions, counted.locked, entered]
         old = sums.get(function_of(symbol))
         sums[function_of(symbol)] = fresh if old is None else [_add(a, b) for a, b in zip(old, fresh, strict=True)]
@@ -202,6 +237,7 @@ def _phase(phase: countctl.Phase, code: Code) -> Phase:
     return Phase(
         work=tuple(work),
         locked_at=tuple(LockedAt(symbol=a, offset=b, executed=c) for a, b, c in sorted(places)),
+        visited=visited if code.visits else None,
     )
 
 

@@ -15,6 +15,7 @@ How often both claim something of two equal kernels is measured, not believed: `
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,16 @@ def fewest_pairs(level: float) -> int:
     return math.ceil(1 - math.log2(1 - level))
 
 
+def apart_by_luck(first: int, second: int) -> float:
+    """Return the chance that the ranges of so many equal values on each side do not overlap."""
+    return 2 / math.comb(first + second, first)
+
+
+def fewest_counted(level: float) -> int:
+    """Return how many values each side takes until ranges that are apart by chance are rarer than 1 - level."""
+    return next(n for n in itertools.count(1) if apart_by_luck(n, n) <= 1 - level)
+
+
 def counted(first: Sequence[float], second: Sequence[float], *, relative: bool, level: float) -> Difference:
     """Compare counts. The interval is from the smallest to the largest difference that any two values have.
 
@@ -71,7 +82,7 @@ def counted(first: Sequence[float], second: Sequence[float], *, relative: bool, 
     """
     a, b = spread(first), spread(second)
     claim = Claim.NONE
-    if 2 / math.comb(a.count + b.count, a.count) <= 1 - level:
+    if apart_by_luck(a.count, b.count) <= 1 - level:
         claim = Claim.MORE if b.low > a.high else Claim.LESS if b.high < a.low else Claim.NONE
     least, most = b.low - a.high, b.high - a.low
     change = b.median - a.median

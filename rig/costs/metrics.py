@@ -10,13 +10,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rig.costs.counts import FAULT_ENTRY, Phase
 from rig.costs.differences import Claim, Difference, counted, timed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SCHEMA = Path(__file__).parents[1] / "schemas" / "bench.schema.json"
+#: The file of a bench that came to its end.
+RESULT = "bench.json"
 #: Names in the place of a series: the base, and the base once more, against which nothing may be claimed.
 BASE, NULL = "base", "null"
 #: Functions that are kept of a comparison, the most changed first.
@@ -56,8 +60,17 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="per_fault", title="kernel instructions per fault", unit="", kind=Kind.COUNTED),
     Metric(name="excess", title="excess faults", unit="of ideal", kind=Kind.COUNTED, relative=False),
     Metric(name="slow", title="slow path", unit="of map_pages", kind=Kind.COUNTED, relative=False),
+    Metric(name="skipped", title="skipped pages", unit="of visited", kind=Kind.COUNTED, relative=False),
     Metric(name="waits", title="waits on a page", unit="per fault", kind=Kind.COUNTED, relative=False),
     Metric(name="rate", title="faults per second", unit="1/s", kind=Kind.TIMED, more_is_better=True),
+    # What an iteration is depends on the test: in page_fault1 to 4 it is a page, touched for the first time.
+    Metric(
+        name="iterations",
+        title="will-it-scale, iterations per second",
+        unit="1/s",
+        kind=Kind.TIMED,
+        more_is_better=True,
+    ),
     Metric(name="median", title="median latency", unit="µs", kind=Kind.TIMED),
     Metric(name="p99", title="99th percentile of latency", unit="µs", kind=Kind.TIMED),
 )
@@ -100,10 +113,13 @@ class Sample:
     seed: int
     values: tuple[tuple[str, float], ...]
     work: tuple[Work, ...] = ()
+    latencies: tuple[tuple[int, int], ...] = ()  # of a trial that was timed; see latencies.py
 
 
 def times_of(counters: Mapping[str, int]) -> tuple[tuple[str, float], ...]:
     """Return the metrics of the time of one case; nothing of a case that did no work."""
+    if counters.get("iterations") and counters.get("elapsed_ns"):
+        return (("iterations", counters["iterations"] / counters["elapsed_ns"] * 1e9),)
     done, nanoseconds = counters.get("timed", 0), counters.get("elapsed_ns", 0)
     if not done or not nanoseconds:
         return ()
@@ -136,6 +152,8 @@ def counts_of(case: str, counters: Mapping[str, int], phase: Phase | None) -> tu
         found["waits"] = phase.entered("folio_wait_bit_common") / faults
     if around := phase.entered("filemap_map_pages"):
         found["slow"] = phase.entered("filemap_fault") / around
+    if (skipped := phase.skipped) is not None:
+        found["skipped"] = skipped
     return tuple(found.items())
 
 

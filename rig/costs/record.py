@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rig.costs.differences import Claim
-from rig.costs.metrics import BY_NAME, NULL, Bench, Comparison, Functions, compare, named
+from rig.costs.metrics import BY_NAME, NULL, RESULT, SCHEMA_VERSION, Bench, Comparison, Functions, Kind, compare, named
 from rig.costs.words import CASE, SHOWN, cell, legend, null_lines, percent, sentence
 from rig.errors import ConfigError
 from rig.records.recorded import laid_out
@@ -28,11 +28,12 @@ README = f"{PATCHES}/README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 #: Of the functions that changed so many are kept of each case.
 FUNCTIONS = 8
-#: The columns of the table: (heading, case, metric).
+#: The columns of the table: (heading, case, metric). What was measured of no series is left out.
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("atomics per page", CASE, "atomics"),
     ("kernel instructions per fault", CASE, "per_fault"),
     ("excess faults", CASE, "excess"),
+    ("skipped pages", CASE, "skipped"),
     ("waits per fault", CASE, "waits"),
     ("excess faults, 2 MiB around each", "many-private-read-2m", "excess"),
     ("faults per second, 2 MiB around each", "many-private-read-2m", "rate"),
@@ -42,6 +43,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("one process: atomics per page", "one-private-read", "atomics"),
     ("one process: instructions per fault", "one-private-read", "per_fault"),
     ("one process: median latency", "one-private-read", "median"),
+    ("one process: 99th percentile", "one-private-read", "p99"),
 )
 
 
@@ -54,15 +56,37 @@ class Record:
 
 def read_bench(place: Path) -> Bench:
     """Return the bench of a bench.json, or of the folder that holds one; raises ConfigError for any other."""
-    file = place / "bench.json" if place.is_dir() else place
+    file = place / RESULT if place.is_dir() else place
     try:
-        found = results.from_json(Bench, json.loads(file.read_bytes()))
+        if file.stat().st_size > results.LARGEST:
+            raise ValueError(f"larger than {results.LARGEST >> 20} MiB")
+        data = json.loads(file.read_bytes(), parse_constant=results.finite, parse_float=results.finite)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"{file} is of schema version {version}, and this rig reads {SCHEMA_VERSION}",
+                hint="a newer rig wrote it, and reads it",
+            )
+        found = results.from_json(Bench, data)
+        _check(found)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file} is no bench, or was cut off: {error}", hint="`rig bench` writes one") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is no bench: {error}", hint="`rig bench` writes bench.json") from None
+        raise ConfigError(f"{file} is no bench: {error}", hint="`rig bench` writes one") from None
     if not found.samples:
         return found
     judged = (one for subject in found.subjects for one in compare(found.samples, subject.name, found.level))
     return replace(found, comparisons=tuple(judged))  # by today's rules, as all that is recorded is
+
+
+def _check(bench: Bench) -> None:
+    """Raise ValueError for samples that no bench makes, and that nothing can be worked out from."""
+    for one in bench.samples:
+        for name, value in one.values:
+            if name not in BY_NAME or BY_NAME[name].kind is not one.kind:
+                raise ValueError(f"{one.where.id}: unknown metric {name!r}")
+            if one.kind is Kind.TIMED and value <= 0:
+                raise ValueError(f"{one.where.id}: {name} {value:g} is no time")
 
 
 def read(root: Path) -> Record:
@@ -208,7 +232,7 @@ def tables(whole: Record) -> str:
     rows = [row for name in names for row in _rows(merged[name], name)]
     null = replace(whole.benches[-1], comparisons=tuple(one for bench in whole.benches for one in bench.comparisons))
     parts = [
-        markdown(("series", "vCPUs", *(title for title, _, _ in COLUMNS)), rows),
+        markdown(*_filled(("series", "vCPUs", *(title for title, _, _ in COLUMNS)), rows)),
         legend(
             replace(
                 merged[names[0]],
@@ -221,6 +245,12 @@ def tables(whole: Record) -> str:
         "\n".join(f"- {line}" for line in null_lines(null)),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return the table without the columns that are empty."""
+    kept = [number for number in range(len(head)) if any(row[number] for row in rows)]
+    return [head[number] for number in kept], [[row[number] for number in kept] for row in rows]
 
 
 def _rows(bench: Bench, subject: str) -> list[tuple[str, ...]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from rig.costs import counts
-from rig.costs.metrics import WHOLE, Kind, Sample, Where, Work, counts_of, slow_of, times_of, work_of
+from rig.costs.latencies import histogram
+from rig.costs.metrics import WHOLE, Kind, Sample, Where, counts_of, slow_of, times_of, work_of
 from rig.model import Status, TrialResult
 
 
@@ -16,25 +18,20 @@ def samples(result: TrialResult, subject: str, kind: Kind, counted: counts.Count
     if len(phases) != len(worked):
         return
 
-    def made(case: str, values: tuple[tuple[str, float], ...], work: tuple[Work, ...] = ()) -> Sample:
+    def made(case: str, values: tuple[tuple[str, float], ...]) -> Sample:
         cell = result.cell
         cpus = int(cell.machine.removeprefix("cpus"))
         where = Where(flavour=cell.flavour, cpus=cpus, filesystem=cell.filesystem, case=case)
-        return Sample(
-            subject=subject, kind=kind, where=where, index=result.index, seed=result.seed, values=values, work=work
-        )
+        return Sample(subject=subject, kind=kind, where=where, index=result.index, seed=result.seed, values=values)
 
     for case, phase in zip(worked, phases, strict=True):
         counters = dict(case.counters)
         if case.status is not Status.PASS:
             continue
         if kind is Kind.TIMED:
-            yield made(case.name, times_of(counters))
+            yield replace(made(case.name, times_of(counters)), latencies=histogram(counters))
         else:
-            yield made(
-                case.name,
-                counts_of(case.name, counters, phase),
-                work_of(case.name, counters, phase) if phase else (),
-            )
+            work = work_of(case.name, counters, phase) if phase else ()
+            yield replace(made(case.name, counts_of(case.name, counters, phase)), work=work)
     if kind is Kind.COUNTED and (slow := slow_of(dict(result.coverage))):
         yield made(WHOLE, slow)

@@ -39,6 +39,20 @@ def percent(value: float) -> str:
     return f"{100 * value:+.{1 if abs(value) < 0.1 else 0}f} %"
 
 
+def level(metric: str, value: float) -> str:
+    """Return a value of a metric, in percent where it is a share."""
+    one = BY_NAME[metric]
+    return f"{number(value)} {one.unit}".rstrip() if one.relative else f"{number(100 * value)} %"
+
+
+def growth(metric: str, before: float, after: float) -> str:
+    """Return what a value gained, as a share of what it was, or in points of a metric that is a share itself."""
+    if BY_NAME[metric].relative and before:
+        share = after / before - 1
+        return percent(share if abs(share) >= 0.0005 else 0.0)  # not -0.0 %
+    return f"{100 * (after - before):+.2f} points" if not BY_NAME[metric].relative else f"{after - before:+.3g}"
+
+
 def change_of(one: Comparison) -> str:
     """Return a change with its sign, in percent where the metric is relative."""
     metric, value = BY_NAME[one.metric], one.difference.change
@@ -94,8 +108,10 @@ def sentence(bench: Bench, subject: str) -> str:
     parts = []
     if atomics := _first(bench, subject, "atomics", where):
         a, b = atomics.difference.first.median, atomics.difference.second.median
-        if atomics.better is None:
+        if atomics.better is None and number(a) == number(b):
             parts.append(f"as many atomics per page as before ({number(b)})")
+        elif atomics.better is None:
+            parts.append(f"atomics per page {number(a)} → {number(b)} (no change claimed)")
         else:
             fewer = f"{number(abs(b - a))} {'fewer' if b < a else 'more'} atomics per page ({number(a)} → {number(b)})"
             parts.append(fewer + _mostly(bench, subject, where))
@@ -135,6 +151,8 @@ def table(bench: Bench, subject: str) -> str:
         "excess faults",
         "waits per fault",
         "faults per second",
+        "median latency",
+        "99th percentile",
     )
     rows = []
     for case, title in SHOWN:
@@ -142,7 +160,7 @@ def table(bench: Bench, subject: str) -> str:
         if not found:
             continue
         where = max(found, key=lambda one: (one.cpus, one.filesystem == "tmpfs"))
-        metrics = ("atomics", "per_fault", "excess", "waits", "rate")
+        metrics = ("atomics", "per_fault", "excess", "waits", "rate", "median", "p99")
         cells = [cell(_first(bench, subject, metric, where)) for metric in metrics]
         rows.append((f"{title} ({where.filesystem})", str(where.cpus), *cells))
     return markdown(head, rows)
@@ -173,6 +191,7 @@ def summary(bench: Bench) -> list[str]:
     lines = []
     for subject in (one.name for one in bench.subjects if one.name != NULL):
         lines += [sentence(bench, subject)]
+    lines += scale_lines(bench)
     bad = regressions(bench)
     if bad:
         lines += ["", f"worse by more than {100 * bench.threshold:g} %:", *(f"  {in_words(one)}" for one in bad)]
@@ -184,11 +203,18 @@ def summary(bench: Bench) -> list[str]:
     return lines
 
 
+def scale_lines(bench: Bench) -> list[str]:
+    """Return what the tests of will-it-scale say of the series, in words; nothing where they did not run."""
+    return [in_words(one) for one in named(bench.comparisons, metric="iterations") if one.subject != NULL]
+
+
 def cover(bench: Bench) -> str:
     """Return the Markdown block for the cover letter: a sentence and a table for each series."""
     parts = []
     for subject in (one.name for one in bench.subjects if one.name != NULL):
         parts += [sentence(bench, subject), "", table(bench, subject), ""]
+    if scale := scale_lines(bench):
+        parts += ["will-it-scale, times only:", "", *(f"- {line}" for line in scale), ""]
     parts += [legend(bench)]
     return "\n".join(parts) + "\n"
 
@@ -203,6 +229,15 @@ def legend(bench: Bench) -> str:
     if note := EVIDENCE.get(bench.accelerator):
         words.append(f"{note[0].upper()}{note[1:]}.")
     return " ".join([*words, *(f"{line[0].upper()}{line[1:]}." for line in null_lines(bench))])
+
+
+def figures_legend(bench: Bench) -> str:
+    """Return what is drawn, and what it is not good for."""
+    return (
+        "Curves: medians of the trials, in the band of all that was measured. Histograms: how many of the faults took "
+        f"how long, the mean of the timed trials in the band of its {100 * bench.level:g} % bootstrap interval over "
+        "them; dotted: the 99th percentile. Figures claim nothing; the tables do."
+    )
 
 
 def functions_table(bench: Bench, subject: str, where: Where, most: int) -> Sequence[tuple[str, ...]]:

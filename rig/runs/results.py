@@ -130,7 +130,7 @@ def read_results(path: Path) -> Run:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"larger than {LARGEST >> 20} MiB")
-        data = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
+        data = json.loads(path.read_bytes(), parse_constant=finite, parse_float=finite)
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version not in READABLE:
             raise ValueError(f"schema version {version!r}, expected {' or '.join(map(str, READABLE))}")
@@ -141,8 +141,8 @@ def read_results(path: Path) -> Run:
         ) from None
 
 
-def _finite(text: str) -> float:
-    """JSON knows neither NaN nor infinity, and no report could show them."""
+def finite(text: str) -> float:
+    """Return a number of JSON, which knows neither NaN nor infinity, as no report could show them."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is no number")

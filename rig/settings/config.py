@@ -210,6 +210,8 @@ class Bisect(Model):
         0, ge=0, le=1000, description="trials of each cell before a kernel counts as clean; 0: as the mode has it"
     )
     every_prefix: bool = Field(False, description="build and try each prefix, also when the tip is clean")
+    counts: bool = Field(False, description="hunt what the series costs, in exact counts, instead of findings")
+    count: Words = Field((), description="globs over names and titles of counts: hunt these only")
     good: str = Field("", description="with `bad`: a ref of kernel.source, the history between which is searched")
     bad: str = ""
 
@@ -217,6 +219,10 @@ class Bisect(Model):
     def _both(self) -> Bisect:
         if bool(self.good) != bool(self.bad):
             raise ValueError("good and bad go together; expected refs of kernel.source for both")
+        if self.counts:
+            for key in ("good", "bad", "every_prefix", "signature", "looks", "confidence"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"counts are hunted between the base and the tip of a series, without {key}")
         return self
 
 
@@ -236,6 +242,10 @@ class Bench(Model):
     level: float = Field(0.99, gt=0.5, lt=1, description="of confidence that a change of a time takes")
     threshold: float = Field(0.05, ge=0, description="a claimed change for the worse beyond this share fails")
     faults: int = Field(4000, ge=16, le=200_000, description="that a case takes in one trial")
+    will_it_scale: Path | None = Field(None, description="a source tree of will-it-scale; its tests are timed, too")
+    tests: Words = Field(
+        ("page_fault1", "page_fault2", "page_fault3"), description="globs over the tests of will-it-scale"
+    )
 
 
 class Guest(Model):

@@ -216,6 +216,10 @@ def _known_issues(root: Path, configured: Path | None) -> Path | None:
     return path if (path := root / KNOWN_ISSUES).is_file() else None
 
 
+def _below(root: Path, path: Path | None) -> Path | None:
+    return None if path is None else root / path.expanduser()
+
+
 def _resolved(config: Config, root: Path) -> Config:
     root = root.resolve()
     return config.model_copy(
@@ -226,5 +230,6 @@ def _resolved(config: Config, root: Path) -> Config:
             "guest_workloads": root / config.guest_workloads,
             "store": (root / config.store.expanduser()) if config.store != Path() else default_store(),
             "series": tuple(_origin(root, word) for word in config.series),
+            "bench": config.bench.model_copy(update={"will_it_scale": _below(root, config.bench.will_it_scale)}),
         }
     )

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.boot
 
 ROOT = Path(__file__).parents[2]
 CASES = ("one-private-read", "one-private-cow", "many-private-read")
-PAGES = 256
+PAGES, WINDOW = 256, 16
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,18 @@ def test_a_page_that_is_mapped_around_a_fault_is_locked_and_unlocked(counted: tu
     assert values["atomics"] > 3
     sites = [one for one in phase.locked_at if one.symbol == "next_uptodate_folio"]
     assert sum(one.executed[0] for one in sites) == locks
+
+
+@pytest.mark.parametrize("name", ["one-private-read", "many-private-read"])
+def test_each_page_of_each_window_is_visited(counted: tuple[TrialResult, Counts], name: str) -> None:
+    _, phase = case(counted, name)
+    around = phase.entered("filemap_map_pages")
+    # Two sources that know nothing of each other; a window of another process, or of its end, may be smaller.
+    assert phase.visited is not None
+    assert 0 <= WINDOW * around - phase.visited <= 2 * WINDOW
+    # With one CPU somebody is stopped between lock and unlock only when a tick comes there.
+    assert phase.skipped is not None
+    assert 0 <= phase.skipped <= 0.01
 
 
 def test_a_write_fault_that_copies_does_not_enter_fault_around(counted: tuple[TrialResult, Counts]) -> None:

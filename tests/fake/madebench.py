@@ -19,6 +19,7 @@ def sample(subject: str, index: int, kind: Kind = Kind.COUNTED, **values: float)
         index=index,
         seed=index,
         values=tuple(values.items()),
+        latencies=((8192, 90 + index), (9216, 9), (65536, 1)) if kind is Kind.TIMED else (),
         work=(Work(function="folio_unlock", atomics=1.0 if subject == BASE else 0.0, instructions=5.0, entered=1.0),),
     )
 

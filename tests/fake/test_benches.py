@@ -10,9 +10,13 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import fakelinux
+import jsonschema
 import pytest
 from hostworkload import SOURCES
 from test_rig import WAIT, MakeWorld, World, all_gone, machine, world
+
+from rig.costs import metrics
 
 __all__ = ["world"]  # the fixture
 
@@ -32,6 +36,8 @@ def says(*, minflt: int, nanoseconds: int) -> str:
         "elapsed_ns": nanoseconds,
         "median_ns": nanoseconds // 200,
         "p99_ns": nanoseconds // 50,
+        "latency_4096": 98,
+        "latency_20480": 2,
     }
     lines = [f"# counter {name}={value}" for name, value in counters.items()]
     return "\n".join(["KTAP version 1", "1..1", "# case many-private-read", *lines, "ok 1 many-private-read", ""])
@@ -41,9 +47,9 @@ BASE = machine(says(minflt=150, nanoseconds=1_000_000))
 BETTER = machine(says(minflt=100, nanoseconds=500_000))
 
 
-def made(world: MakeWorld, patched: dict[str, Any] = BETTER) -> World:
+def made(world: MakeWorld, patched: dict[str, Any] = BETTER, base: dict[str, Any] = BASE) -> World:
     """A world whose base and patched kernels do as they say; the workload is only compiled."""
-    here = world(patched, BASE)
+    here = world(patched, base)
     for name in ("bench-faults.c", "rig.h"):
         shutil.copy(SOURCES / name, here.root / "guest-workloads" / name)
     return here
@@ -65,7 +71,12 @@ def test_what_is_better_is_claimed_and_passes(world: MakeWorld) -> None:
     found = {one["metric"]: one["difference"] for one in data["comparisons"]}
     assert found["rate"]["claim"] == "more"
     assert found["excess"]["change"] == -0.5
-    assert "<svg" not in (latest(here) / "bench.html").read_text()  # one number of CPUs is no curve
+    assert data["schema_version"] == 2
+    jsonschema.Draft202012Validator(json.loads(metrics.SCHEMA.read_text())).validate(data)
+    histograms = [(one["kind"], one["latencies"]) for one in data["samples"]]
+    assert histograms.count(("times", [[4096, 98], [20480, 2]])) == 2 * 3
+    assert histograms.count(("counts", [])) == 2 * 2
+    assert (latest(here) / "bench.html").read_text().count("<svg") == 1  # one number of CPUs is no curve
     assert not (latest(here) / "keys").exists()
     assert not list((latest(here) / "junit.xml").read_text().split("<failure")[1:])
 
@@ -128,6 +139,71 @@ def test_of_the_base_against_itself_nothing_is_claimed(world: MakeWorld) -> None
     done = here.rig("bench", *ENOUGH, "null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "null control, times: 0 claims in 3 comparisons" in done.stdout
+
+
+def scales(iterations: int) -> dict[str, Any]:
+    """A kernel on which a test of will-it-scale is done so often in two seconds; bench-faults says what it says."""
+    counters = ("tasks=2", f"iterations={iterations}", "elapsed_ns=2000000000")
+    lines = [f"# counter {counter}" for counter in counters]
+    case = "will-it-scale.page_fault1"
+    said = "\n".join(["KTAP version 1", "1..1", f"# case {case}", *lines, f"ok 1 {case}", ""])
+    found = machine(says(minflt=100, nanoseconds=1_000_000))
+    return found | {"replies": [{"pattern": "will-it-scale .*--budget", "stdout": said}, *found["replies"]]}
+
+
+def test_tests_of_will_it_scale_are_timed_and_nothing_of_them_is_counted(world: MakeWorld) -> None:
+    here = made(world, scales(9000), scales(6000))
+    (here.root / "scale/tests").mkdir(parents=True)
+    source = "void testcase(unsigned long long *iterations, unsigned long nr) { for (;;) *iterations += nr; }\n"
+    (here.root / "scale/tests/page_fault1.c").write_text(source)
+    done = here.rig("bench", *ENOUGH, "will_it_scale=scale", "tests=page_*")
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = "debug/cpus2/tmpfs/will-it-scale.page_fault1: will-it-scale, iterations per second 3000 -> 4500 1/s, +50 %"
+    assert line in done.stdout
+    assert "will-it-scale, times only:" in (latest(here) / "summary.md").read_text()
+    data = json.loads((latest(here) / "bench.json").read_text())
+    found = [one for one in data["comparisons"] if one["where"]["case"] == "will-it-scale.page_fault1"]
+    assert [(one["metric"], one["difference"]["claim"]) for one in found] == [("iterations", "more")]
+    cells = {
+        kind: {path.name for path in latest(here).glob(f"{kind}/*/trials/*/*/*/*")} for kind in ("counts", "times")
+    }
+    assert cells == {"counts": {"bench-faults"}, "times": {"bench-faults", "will-it-scale"}}
+
+
+def test_what_is_no_source_of_will_it_scale_is_said_in_a_sentence(world: MakeWorld) -> None:
+    done = made(world).rig("bench", *FEW, "will_it_scale=guest-workloads")
+    assert done.returncode == 2
+    assert "guest-workloads is no source tree of will-it-scale: it has no tests/*.c" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_benches_are_compared_and_a_bench_with_nothing_else(world: MakeWorld) -> None:
+    here = made(world)
+    assert here.rig("bench", *ENOUGH, "out=a").returncode == 0
+    tree, worse = here.root.parent / "linux", machine(says(minflt=190, nanoseconds=1_000_000))
+    change = ("mm: another version", "machine.json", json.dumps(BASE), json.dumps(worse))
+    fakelinux.make_series(tree, here.root / "v2", [change])
+    assert here.rig("bench", *ENOUGH, "series=v2", "out=b").returncode == 1
+    done = here.rig("compare", "a/bench/latest", "b/bench/latest")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.startswith("WORSE: v2: ")
+    assert "| 50.0 → 90.0 %" in done.stdout
+    assert "demo → v2" in done.stdout
+    assert here.rig("compare", "b/bench/latest", "a/bench/latest/bench.json").returncode == 0
+    wider = here.rig("bench", *FEW, "cpus=[1, 2]", "out=c")
+    assert wider.returncode == 0, wider.stderr
+    left = here.rig("compare", "a/bench/latest", "c/bench/latest")
+    assert (left.returncode, "only in B: 1 vCPU" in left.stdout) == (0, True), left.stdout
+    assert here.rig("compare", "a/bench", "c/bench/latest").returncode == 2  # the folder of a run is meant
+    assert here.rig("test", "trials=1").returncode == 0
+    mixed = here.rig("compare", "results/latest", "a/bench/latest")
+    assert mixed.returncode == 2
+    assert "results/latest is a run of `rig test` and " in mixed.stderr
+    (here.root / "b/bench/latest/bench.json").unlink()
+    early = here.rig("compare", "a/bench/latest", "b/bench/latest")
+    assert early.returncode == 2
+    assert "b/bench/latest was interrupted and has no results yet" in early.stderr
+    assert "Traceback" not in mixed.stderr + early.stderr
 
 
 @pytest.mark.parametrize("words", [("no-such-series",), ("pairs=-1",), ("cpus=[]",), ("cpus=65",)])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jsonschema
 import pytest
 from madebench import CASE, WHERE, made, sample
 
 from rig import commandline
-from rig.costs import bench, countctl, counts, html, metrics, report, samples, words
+from rig.costs import bench, countctl, counts, html, metrics, plot, report, samples, words
 from rig.costs.countctl import Counted, Reading, Site
 from rig.costs.counts import Counts, Phase
+from rig.costs.differences import Difference, Spread
 from rig.costs.metrics import BASE, NULL, Bench, Kind, Trouble, compare, counts_of, regressions, slow_of, times_of
 from rig.errors import ConfigError
 from rig.model import CaseResult, Cell, Side, Status, TrialResult
@@ -234,9 +237,18 @@ def test_the_sentence_says_what_changed_and_where() -> None:
     )
 
 
+def test_a_sentence_about_too_few_trials_says_what_was_seen_and_claims_nothing() -> None:
+    few = [one for one in made().samples if one.index == 0]
+    done = replace(made(), comparisons=compare(few, "s", 0.99))
+    assert "many-private-read on 4 CPUs: atomics per page 6.00 → 4.00 (no change claimed)" in words.sentence(done, "s")
+    same = replace(made(), comparisons=tuple(replace(one, subject="s") for one in compare(few, NULL, 0.99)))
+    assert "as many atomics per page as before (6.00)" in words.sentence(same, "s")
+
+
 def test_the_cover_block_has_a_sentence_a_table_and_what_it_means() -> None:
     text = words.cover(made())
     assert "| **6.02 → 4.02** |" in text
+    assert "| faults per second | median latency | 99th percentile |" in text
     assert "weak evidence" in text
     assert "Null control, counts: 0 claims in 3 comparisons" in text
 
@@ -292,6 +304,50 @@ def test_the_page_shows_curves_and_fetches_nothing() -> None:
     assert {"svg", "table", "details"} <= found.tags
     assert "script" not in found.tags
     assert "folio_unlock" in page
+
+
+def test_histograms_stand_beside_the_curves_for_each_number_of_cpus() -> None:
+    done = made()
+    assert plot.curves(done, CASE) == ""
+    drawn = plot.histograms(done, CASE)
+    assert drawn.startswith("<svg")
+    for text in ("4 vCPUs, tmpfs", "latency of a fault, µs", ">base<", ">s<"):
+        assert text in drawn
+    assert NULL not in drawn
+    assert "$" not in drawn  # of a logarithmic axis matplotlib makes TeX, which SVG text shows as it stands
+    other = replace(WHERE, cpus=1)
+    more = tuple(replace(one, where=other) for one in done.samples)
+    assert "1 vCPU, tmpfs" in plot.histograms(replace(done, samples=(*done.samples, *more)), CASE)
+    bare = replace(done, samples=tuple(replace(one, latencies=()) for one in done.samples))
+    assert plot.histograms(bare, CASE) == ""
+    assert "Figures claim nothing" in html.page(done)
+    assert "Figures claim nothing" not in html.page(bare)
+
+
+def test_of_a_null_control_alone_both_sides_are_drawn() -> None:
+    done = made()
+    alone = replace(done, subjects=tuple(one for one in done.subjects if one.name == NULL))
+    assert f">{NULL}<" in plot.histograms(alone, CASE)
+
+
+@pytest.mark.parametrize("done", [made(), made(null=False), replace(made(), samples=(), functions=())])
+def test_any_bench_fits_the_schema(done: Bench) -> None:
+    data = json.loads(json.dumps(results.to_json(done), allow_nan=False))
+    validator = jsonschema.Draft202012Validator(json.loads(metrics.SCHEMA.read_text()))
+    validator.validate(data)
+    for broken in ({**data, "schema_version": 1}, {**data, "more": 1}, {**data, "level": "high"}):
+        assert not validator.is_valid(broken)
+
+
+def test_the_schema_names_every_field_and_no_other() -> None:
+    schema = json.loads(metrics.SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    named = {"Difference": Difference, "Spread": Spread}
+    for name, described in {"Bench": schema, **schema["$defs"]}.items():
+        kind = named.get(name) or getattr(metrics, name)
+        assert set(described["properties"]) == {field.name for field in dataclasses.fields(kind)}, name
+        assert sorted(described["required"]) == sorted(described["properties"]), name
+        assert described["additionalProperties"] is False, name
 
 
 def test_all_files_are_written_and_the_json_is_read_back(tmp_path: Path) -> None:

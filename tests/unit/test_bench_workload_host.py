@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hostworkload import BROKEN, PASS, SOURCES, Run, build, run, run_cases
 
+from rig.costs import latencies
+
 NAME = "bench-faults"
 
 
@@ -43,6 +45,16 @@ def test_all_cases_do_their_work_and_leave_nothing_behind(program: Path, tmp_pat
         assert found["elapsed_ns"] > 0, case
         assert found["median_ns"] <= found["p99_ns"], case
         assert found["pages"] >= found["timed"] > 0, case
+        shares = latencies.histogram(found)
+        assert sum(count for _, count in shares) == found["timed"], case
+        assert len(shares) == sum(name.startswith("latency_") for name in found), case
+        # The bucket of the median holds the median, and so does that of the 99th percentile.
+        for name, share in (("median_ns", 0.5), ("p99_ns", 0.99)):
+            rank, below = min(found["timed"] - 1, int(found["timed"] * share)), 0
+            for low, count in shares:
+                if below <= rank < below + count:
+                    assert low <= found[name] < latencies.bucket_end(low), case
+                below += count
         assert found["mappers"] == (1 if case.startswith("one-") else 3), case
 
 

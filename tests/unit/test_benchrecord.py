@@ -113,6 +113,26 @@ def test_a_table_that_was_written_by_hand_is_noticed(root: Path, tmp_path: Path)
     assert "its table is not that" in record.complaint(root)
 
 
+def test_what_nobody_measured_has_no_column(root: Path, tmp_path: Path) -> None:
+    record.record(root, [kept(tmp_path, measured(root))])
+    (head,) = [line for line in (root / "patches/README.md").read_text().splitlines() if line.startswith("| series")]
+    assert "excess faults |" in head
+    assert "skipped pages" not in head
+    assert "99th percentile" not in head
+
+
+def test_a_bench_of_the_version_before_is_read_and_one_of_the_next_is_refused(tmp_path: Path) -> None:
+    older = replace(made(), schema_version=1, samples=tuple(replace(one, latencies=()) for one in made().samples))
+    data = results.to_json(older)
+    for one in data["samples"]:
+        del one["latencies"]
+    (tmp_path / "bench.json").write_text(json.dumps(data))
+    assert record.read_bench(tmp_path).samples == older.samples
+    (tmp_path / "bench.json").write_text(json.dumps({**data, "schema_version": 3}))
+    with pytest.raises(ConfigError, match="schema version 3"):
+        record.read_bench(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]"])
 def test_what_is_no_bench_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "bench.json").write_text(content)

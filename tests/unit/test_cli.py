@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rig import commandline
 from rig.cli import main
 from rig.commandline import COMMANDS, GOALS, sort_words
 from rig.errors import ConfigError
+from rig.settings.config import Bisect
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,3 +81,18 @@ def test_list_prints_the_cells_and_json(capsys: pytest.CaptureFixture[str]) -> N
     assert [line.split()[0] for line in lines] == cells
     assert any(cell.startswith("release/") for cell in cells)
     assert any(cell.startswith("debug/") for cell in cells)
+
+
+def test_words_of_a_bisection_by_counts_are_those_of_a_bench_as_well() -> None:
+    def overrides(*words: str, counts: bool = False) -> list[str]:
+        return commandline.bisect_words(commandline.sort_words(["bisect", *words]), every_prefix=False, counts=counts)
+
+    assert overrides("series=s", "limit=9", "cpus=1") == ["series=s", "bisect.limit=9", "cpus=1"]
+    assert overrides("series=s", "cpus=1", counts=True) == ["series=s", "bench.cpus=1", "bisect.counts=true"]
+    assert overrides("count=atomics per page", "case=exec") == [
+        "bisect.count=atomics per page",
+        "bench.cases=exec",
+        "bisect.counts=true",
+    ]
+    assert set(commandline.BISECT_KEYS) < set(Bisect.model_fields)
+    assert not set(commandline.BISECT_KEYS) & set(commandline.BENCH_KEYS)
