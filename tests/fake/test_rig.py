@@ -769,7 +769,8 @@ def test_a_run_that_came_from_elsewhere_is_reported_on_without_its_project(world
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_on_a_terminal_the_cells_are_a_live_table(world: MakeWorld, interrupted: bool) -> None:
-    here = world(machine(FAILED, status=1, seconds=2.0))  # the table is drawn once a second
+    # The table is drawn once a second, and there must be time left to interrupt.
+    here = world(machine(FAILED, status=1, seconds=20.0 if interrupted else 2.0))
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 72, 0, 0))
     env = {name: value for name, value in here.env.items() if name not in ("CI", "NO_COLOR")} | {"TERM": "xterm"}
