@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 from rig.bisection.outcomes import Bisection, Hunted, Outcome
 from rig.costs.metrics import BY_NAME
 from rig.costs.words import level
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 9.0, 2.6  # inches; the height is that of one finding
 
@@ -22,17 +26,17 @@ def svg(done: Bisection) -> str:
         if not shown:
             figure.text(0.5, 0.5, _plain(done.sentence)[:110], ha="center", va="center")
         for index, one in enumerate(shown, 1):
-            _draw(figure.add_subplot(len(shown), 1, index), one)
+            axes = figure.add_subplot(len(shown), 1, index)
+            (_draw_levels if one.metric else _draw_rates)(axes, one)
+            _frame(axes, one)
         target = io.StringIO()
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     return target.getvalue()
 
 
-def _draw(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]  # matplotlib's own types
+def _draw_rates(axes: Axes, one: Hunted) -> None:
+    """Draw how often each prefix failed, and how likely the finding is in it."""
     at = range(len(one.counts))
-    if one.metric:
-        _draw_levels(axes, one)
-        return
     tried = [index for index, count in enumerate(one.counts) if count.trials]
     rates = [one.counts[index].failures / one.counts[index].trials for index in tried]
     axes.bar(tried, rates, color="#c44e52", width=0.7, label="failures per trial")
@@ -48,20 +52,18 @@ def _draw(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]  # matplot
         axes.axvline(index, color="black", lw=0.8, ls=":")
     axes.set_ylim(0, 1.15)
     axes.legend(loc="center left", fontsize=7, framealpha=0.8)
-    _frame(axes, one)
 
 
-def _draw_levels(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]
+def _draw_levels(axes: Axes, one: Hunted) -> None:
     """Draw what each prefix counts, that of a culprit in red; those that were not tried stay empty."""
     values = {index: count.value for index, count in enumerate(one.counts) if count.value is not None}
     guilty = _guilty(one)
     colours = ["#c44e52" if index in guilty else "#4c72b0" for index in values]
-    axes.bar(values.keys(), values.values(), color=colours, width=0.7)
+    axes.bar(list(values), list(values.values()), color=colours, width=0.7)
     for index, value in values.items():
         axes.annotate(level(one.metric, value), (index, value), ha="center", va="bottom", fontsize=7)
     axes.set_ylabel(BY_NAME[one.metric].title, fontsize=8)
     axes.margins(y=0.15)
-    _frame(axes, one)
 
 
 def _guilty(one: Hunted) -> tuple[int, ...]:
@@ -70,7 +72,7 @@ def _guilty(one: Hunted) -> tuple[int, ...]:
     return tuple(index for index, count in enumerate(one.counts) if count.number in numbers)
 
 
-def _frame(axes, one: Hunted) -> None:  # type: ignore[no-untyped-def]
+def _frame(axes: Axes, one: Hunted) -> None:
     axes.set_xticks(range(len(one.counts)), [str(count.number) for count in one.counts], fontsize=8)
     axes.set_xlabel("patches applied")
     axes.set_title(_plain(f"{one.title} ({one.cell})")[:110], fontsize=9)

@@ -44,6 +44,7 @@ def test_the_jobs_come_to_one_verdict(
     real_store: Path,
     built_kernel: Kernel,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     kind: type[pipelines.GitHub | pipelines.GitLab],
     file: str,
 ) -> None:
@@ -62,7 +63,7 @@ def test_the_jobs_come_to_one_verdict(
         cached.unlink(missing_ok=True)  # only the job that builds has the cache
         return done
 
-    service.one = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(service, "one", watched)
     service.run(project / "ci" / file, ARGS)
 
     said = [(one.name, one.code, one.output[-3000:]) for one in service.ran]

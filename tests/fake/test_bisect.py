@@ -198,12 +198,11 @@ def test_two_findings_share_their_trials_and_others_are_told_on_the_side(world: 
     assert [one["title"] for one in latest(here)["findings"]] == ["another thing"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_bisection_that_was_cut_off_loses_no_trial(world: MakeWorld, number: signal.Signals) -> None:
-    here = give(world(GOOD), [GOOD, BAD, BAD, BAD, BAD, BAD])
-    with here.start("bisect") as running:
+def cut_off(here: World, number: signal.Signals, *words: str) -> None:
+    """Cut a bisection off after three trials and run it again; each trial must still be there, as it was."""
+    pattern = "results/bisect/2*/prefixes/*/trials/**/trial.json"
+    with here.start("bisect", *words) as running:
         end = time.monotonic() + WAIT
-        pattern = "results/bisect/2*/prefixes/*/trials/**/trial.json"
         while len(list(here.root.glob(pattern))) < 3 and time.monotonic() < end:
             time.sleep(0.02)
         running.send_signal(number)
@@ -211,14 +210,20 @@ def test_a_bisection_that_was_cut_off_loses_no_trial(world: MakeWorld, number: s
     assert all_gone(here)
     before = {path: path.stat().st_mtime_ns for path in here.root.glob(pattern)}
     assert len(before) >= 3
-    done = here.rig("bisect")
+    done = here.rig("bisect", *words)
     assert done.returncode == 1, done.stderr
     assert "resuming" in done.stderr
     assert "trials are there already" in done.stderr
     assert len([path for path in (here.root / "results/bisect").glob("2*") if path.is_dir()]) == 1
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert accused(latest(here)) == [(2, None)]
     assert latest(here)["trials"] == len(list(here.root.glob(pattern)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_bisection_that_was_cut_off_loses_no_trial(world: MakeWorld, number: signal.Signals) -> None:
+    here = give(world(GOOD), [GOOD, BAD, BAD, BAD, BAD, BAD])
+    cut_off(here, number)
+    assert accused(latest(here)) == [(2, None)]
 
 
 def test_when_the_time_is_up_it_says_what_it_knows_and_goes_on_from_there(world: MakeWorld) -> None:

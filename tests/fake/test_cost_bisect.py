@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 from hostworkload import SOURCES
 from test_benches import says
-from test_bisect import accused, give, latest
-from test_rig import WAIT, MakeWorld, World, all_gone, machine, world
+from test_bisect import accused, cut_off, give, latest
+from test_rig import MakeWorld, World, machine, world
 
 __all__ = ["world"]  # the fixture
 
@@ -155,23 +154,8 @@ def test_a_trial_whose_counts_were_not_kept_is_run_again(world: MakeWorld) -> No
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_bisection_that_was_cut_off_loses_no_trial(world: MakeWorld, number: signal.Signals) -> None:
     here = made(world, [CHEAP, CHEAP, DEAR, DEAR, DEAR, DEAR])
-    words = ("bisect", f"case={CASE}", *ENOUGH)
-    pattern = "results/bisect/2*/prefixes/*/trials/**/trial.json"
-    with here.start(*words) as running:
-        end = time.monotonic() + WAIT
-        while len(list(here.root.glob(pattern))) < 3 and time.monotonic() < end:
-            time.sleep(0.02)
-        running.send_signal(number)
-        assert running.wait(WAIT) == (-number if number == signal.SIGKILL else 130)
-    assert all_gone(here)
-    before = {path: path.stat().st_mtime_ns for path in here.root.glob(pattern)}
-    assert len(before) >= 3
-    done = here.rig(*words)
-    assert done.returncode == 1, done.stderr
-    assert "resuming" in done.stderr
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    cut_off(here, number, f"case={CASE}", *ENOUGH)
     assert accused(latest(here)) == [(3, None)]
-    assert latest(here)["trials"] == len(list(here.root.glob(pattern)))
 
 
 def test_when_the_time_is_up_it_says_what_it_knows_and_goes_on_from_there(world: MakeWorld) -> None:
